@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from effects import halves_noise, mean_of, two_way
+from effects import halves_noise, mean_of, residual_squares
 from schema import ENSEMBLE, REFIT
 
 TABLES = ("tasks", "configs", "runs", "points")
@@ -97,10 +97,8 @@ class Cell:
     def _luck(self) -> float:
         """Of training: what candidates and folds leave unexplained of the test scores, for a mean over models."""
         scores = self.test.mean(axis=3).reshape(len(self.test), -1)
-        there = ~np.isnan(scores)
-        rest = scores - two_way(scores, there.astype(float)).fitted
-        degrees = there.sum() - there.any(axis=1).sum() - there.any(axis=0).sum() + 1
-        return float(np.sum(rest[there] ** 2) / degrees / there.sum(axis=1).mean()) if degrees > 0 else 0.0
+        squares, degrees = residual_squares(scores)
+        return float(squares / degrees / (~np.isnan(scores)).sum(axis=1).mean()) if degrees > 0 else 0.0
 
     @cached_property
     def places(self) -> dict[str, np.ndarray]:

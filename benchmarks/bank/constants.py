@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from effects import mean_of, shrunk, two_way
+from effects import mean_of, residual_squares, shrunk, two_way
 
 from autopeft.search.portfolio import LEAST_GAIN, Entry, Portfolio, Size, greedy, nearness
 from autopeft.search.portfolio import Cell as Recorded
@@ -220,11 +220,9 @@ def _folds(cells: Sequence[Cell]) -> tuple[float, float]:
     """
     squares, degrees, gaps = 0.0, 0.0, []
     for cell in cells:
-        ends = cell.end.reshape(len(cell.end), -1)
-        there = ~np.isnan(ends)
-        rest = (ends - two_way(ends, there.astype(float)).fitted)[there]
-        squares += float(rest @ rest)
-        degrees += max(there.sum() - there.any(axis=1).sum() - there.any(axis=0).sum() + 1, 0)
+        own, its_degrees = residual_squares(cell.end.reshape(len(cell.end), -1))
+        squares += own
+        degrees += max(its_degrees, 0)
     folds = max(float(squares / max(degrees, 1)), LEAST)
     for cell in cells:
         apart = mean_of(cell.end, (1, 2)) - cell.truth

@@ -68,3 +68,14 @@ def shrunk(table: np.ndarray, weights: np.ndarray, noise: float) -> np.ndarray:
     rest = table - fitted
     spread = float(np.nanvar(rest))
     return fitted + rest * (max(0.0, 1 - noise / spread) if spread else 0.0)
+
+
+def residual_squares(scores: np.ndarray) -> tuple[float, int]:
+    """What rows and columns leave unexplained: the sum of squares, and its degrees of freedom, which may be below 1.
+
+    Args:
+        scores: [rows, columns], NaN where not recorded.
+    """
+    there = ~np.isnan(scores)
+    rest = (scores - two_way(scores, there.astype(float)).fitted)[there]
+    return float(rest @ rest), int(there.sum() - there.any(axis=1).sum() - there.any(axis=0).sum() + 1)

@@ -13,23 +13,19 @@ import argparse
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from bars import POINT
 from cells import Bank, Cell
 from constants import fit
-from effects import two_way
+from effects import residual_squares
 
 from autopeft.search.standing import BETWEEN, usual
 
 
 def of_folds(cell: Cell) -> tuple[float, int]:
     """The variance of folds in a cell, and its degrees of freedom."""
-    ends = cell.end.reshape(len(cell.end), -1)
-    there = ~np.isnan(ends)
-    rest = (ends - two_way(ends, there.astype(float)).fitted)[there]
-    degrees = int(there.sum() - there.any(axis=1).sum() - there.any(axis=0).sum() + 1)
-    return float(rest @ rest) / max(degrees, 1), degrees
+    squares, degrees = residual_squares(cell.end.reshape(len(cell.end), -1))
+    return squares / max(degrees, 1), degrees
 
 
 def folds_table(bank: Bank) -> pd.DataFrame:
