@@ -12,7 +12,7 @@ import typer
 
 from autopeft.common.exceptions import UserInputError
 from autopeft.common.locate import NotFoundError, portable
-from autopeft.common.paths import existing
+from autopeft.common.paths import with_absolute_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +153,7 @@ def _portable(content: dict[str, Any]) -> dict[str, Any]:
         elif given is not None:
             found[table][key] = _absolute(given)
     if isinstance(methods := found.get("methods"), dict):
-        found["methods"] = existing(methods, Path.cwd())
+        found["methods"] = with_absolute_paths(methods, Path.cwd())
     return found
 
 

@@ -46,12 +46,12 @@ def near(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def existing(settings: Any, folder: Path) -> Any:
+def with_absolute_paths(settings: Any, folder: Path) -> Any:
     """Settings of which only a plugin knows which are paths: those that exist, from `folder` on, are made absolute."""
     if isinstance(settings, Mapping):
-        return {key: existing(inner, folder) for key, inner in settings.items()}
+        return {key: with_absolute_paths(inner, folder) for key, inner in settings.items()}
     if isinstance(settings, list):
-        return [existing(inner, folder) for inner in settings]
+        return [with_absolute_paths(inner, folder) for inner in settings]
     with suppress(OSError, ValueError):  # no valid path
         if isinstance(settings, str) and settings and (path := (folder / settings).absolute()).exists():
             return str(path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopeft.common.locate import locate
-from autopeft.common.paths import existing
+from autopeft.common.paths import with_absolute_paths
 from autopeft.models import digest
 from autopeft.models.files import decisive
 from autopeft.study.sections import LOCAL_BACKEND
@@ -56,7 +56,7 @@ class WorkOrder:
         revision = digest.revision_of(base) or spec.model.revision
         model = spec.model.model_copy(update={"name_or_path": problem.base_model, "revision": revision})
         # There the study file has another folder.
-        methods = spec.methods.model_copy(update={"settings": existing(spec.methods.settings, spec.folder)})
+        methods = spec.methods.model_copy(update={"settings": with_absolute_paths(spec.methods.settings, spec.folder)})
         return cls(
             spec=spec.model_copy(update={"search": search, "model": model, "methods": methods, "text": ""}),
             blocked=problem.blocked,
