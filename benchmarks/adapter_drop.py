@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from autopeft.execution.problem import Problem
 
-ROWS, QUICK_ROWS, TOGETHER = 600, 60, 8
+QUICK_ROWS, TOGETHER = 60, 8
 
 
 def problem_of(name: str, method: str, seed: int, arguments: argparse.Namespace) -> Problem:
@@ -50,7 +50,7 @@ def problem_of(name: str, method: str, seed: int, arguments: argparse.Namespace)
     from autopeft.methods.registry import discover
     from autopeft.study.file import StudySpec
 
-    task, rows = TASKS[name], QUICK_ROWS if arguments.quick else ROWS
+    task, rows = TASKS[name], QUICK_ROWS if arguments.quick else arguments.rows
     kind, folder = find_task(task.kind), (arguments.out / "rows").resolve()
     train, test = (folder / f"{name}.{seed}.{rows}.{part}.jsonl" for part in ("train", "test"))
     if not test.is_file():
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["snips", "banking_20", "emotions"], choices=[*TASKS])
     parser.add_argument("--methods", nargs="+", default=["adapter", "lora"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rows", type=int, default=150, help="training rows of each task")
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true", help="only print what is there")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from autopeft.study.record import Result
 
-GROUPS, SOURCE_ROWS, QUICK_ROWS = 5, 600, 60
+GROUPS, QUICK_ROWS = 5, 60
 SOURCES = ("adapter", "lora")
 BASELINES = ("LoRA, no source", "adapter, no source")
 
@@ -92,7 +92,7 @@ def groups(seed: int, arguments: argparse.Namespace) -> list[dict[str, str]]:
     labels = np.random.default_rng(seed).permutation(sorted({*train["label"]}))
     found = []
     for number, own in enumerate(np.array_split(labels, GROUPS), 1):
-        source_rows = QUICK_ROWS if arguments.quick else SOURCE_ROWS
+        source_rows = QUICK_ROWS if arguments.quick else arguments.source_rows
         count = arguments.rows if number == GROUPS else source_rows
         held = QUICK_ROWS if arguments.quick else len(test)
         parts, data = {"train": drawn(train, own, count, seed), "test": drawn(test, own, held, seed)}, {}
@@ -122,7 +122,8 @@ def study(name: str, data: Mapping[str, str], seed: int, arguments: argparse.Nam
     from autopeft.study.file import StudySpec
 
     fixed = {"references": False, "portfolio": False, "race": 0, "pruner": "none"}
-    epochs = {} if arguments.epochs is None else {"epochs": arguments.epochs}
+    length = more.get("epochs", arguments.epochs)
+    epochs = {} if length is None else {"epochs": length}
     content = {
         "name": name,
         "seed": seed,
@@ -132,6 +133,7 @@ def study(name: str, data: Mapping[str, str], seed: int, arguments: argparse.Nam
         "data": dict(data),
         "search": {**fixed, **epochs, **more["search"]},
         "methods": more.get("methods", {}),
+        "validation": more.get("validation", {}),
     }
     return run(StudySpec.from_mapping(content), discover(), make_progress(Console(stderr=True)))
 
@@ -142,7 +144,8 @@ def sources(parts: Sequence[Mapping[str, str]], seed: int, arguments: argparse.N
     for method in SOURCES:
         for number, data in enumerate(parts, 1):
             search: dict[str, Any] = {"methods": [method], "trials": 1}
-            study(f"{method}_{number}", data, seed, arguments, search=search)
+            few = {"epochs": arguments.source_epochs, "validation": {"folds": 2}}  # only its refit is used
+            study(f"{method}_{number}", data, seed, arguments, search=search, **few)
             found.setdefault(method, []).append(str(arguments.out.resolve() / f"seed_{seed}" / f"{method}_{number}"))
     return found
 
@@ -205,14 +208,17 @@ def main() -> None:
     parser.add_argument("--model", default=model)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rows", type=int, default=100, help="training rows of the new task")
+    parser.add_argument("--source-rows", type=int, default=600, help="training rows of each source")
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, help="default: as the studies choose")
+    parser.add_argument("--source-epochs", type=int, help="of the sources; likewise")
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.trials, arguments.epochs, arguments.seeds = 2, 1, arguments.seeds[:1]
+        arguments.trials, arguments.epochs, arguments.source_epochs = 2, 1, 1
+        arguments.seeds = arguments.seeds[:1]
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.tables:
         for seed in arguments.seeds:

@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conftest import saved_tiny, write_tiny_study
+from tests.soak.all_targets import TARGETS
 from tests.soak.campaign import campaign
-from tests.soak.targets import TARGETS
 
 
 def main() -> None:

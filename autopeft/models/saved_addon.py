@@ -12,7 +12,7 @@ import numpy as np
 from autopeft.common.exceptions import SpecError, UserInputError, brief, in_a_line
 from autopeft.common.paths import as_path
 from autopeft.common.units import counted
-from autopeft.models import tensor_file
+from autopeft.models import digest, tensor_file
 from autopeft.study.card import CARD, Card
 from autopeft.study.folder import WINNER
 
@@ -109,6 +109,12 @@ class SavedAddOn:
             return Support()
         if not self.base_digest:
             return Support(f"{self.folder} does not say which base model it was trained on; train it again.")
+        if digest.kind_of(self.base_digest) != digest.kind_of(spec.digest):
+            return Support(
+                f"{self.folder} was trained on {brief(self.base_model)} ({self.base_digest[:SHOWN_DIGEST]}…), but here "
+                f"it is {spec.digest[:SHOWN_DIGEST]}…: the commit of a model on the hub cannot be compared with the "
+                "files of a folder; name the model in [model] as it was named there."
+            )
         return Support(
             f"{self.folder} was trained on another base model ({brief(self.base_model)}, digest "
             f"{self.base_digest[:SHOWN_DIGEST]}…, here {spec.digest[:SHOWN_DIGEST]}…); give winners on this model."

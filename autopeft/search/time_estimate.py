@@ -44,7 +44,8 @@ class TimeEstimate:
         steps: method → seconds of a step of its default, for one fold; only methods whose default fits and was timed.
         trials: number of trials in the search.
         least, most: seconds of the search with its race: if half of the trials are pruned at each rung, and if none is.
-            The gain from folds that train in one pass, and from layers whose outputs are kept, is ignored.
+            The gain from folds and candidates that train in one pass, and from layers whose outputs are kept, is
+            ignored.
         after: seconds of the refits of the winner and the defaults, on all training rows.
         timeout: of the study, in seconds; None if it has none.
     """
@@ -69,8 +70,8 @@ class TimeEstimate:
             f"and {format_seconds(self.most)} if none is pruned. The refits afterwards take about "
             f"{format_seconds(self.after)}.",
             f"This is a rough guess from {TIMED} timed steps of each default ({each} a step); other work on this "
-            "machine changes it. It ignores what makes a search faster (packed folds, cached layers), and full "
-            "fine-tuning at its end.",
+            "machine changes it. It ignores what makes a search faster (packed folds, candidates in one pass, cached "
+            "layers), and full fine-tuning at its end.",
         ]
         if self.timeout is not None and self.timeout < self.most:
             told.append(f"The timeout of {format_seconds(self.timeout)} may end the search before its last trial.")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from autopeft.common.exceptions import ModelError, UserInputError, brief, quoted
 from autopeft.study.card import Card, Evidence
 from autopeft.study.folder import WINNER
-from autopeft.study.place import winner_of
+from autopeft.study.place import winners_of
+from autopeft.study.winner_of_task import is_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 def find(folders: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
     """The winners' folders by name: the key, `NAME=`, the study's name, or the folder's.
+
+    A study of several tasks gives a winner for each; "/TASK" is added to its name.
 
     Args:
         folders: as for `Shelf.load`.
@@ -29,15 +32,15 @@ def find(folders: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, 
     if not given:
         raise UserInputError("a shelf needs at least one winner, but none is named; give a winner's folder.")
     found: dict[str, Path] = {}
-    for name, path in given:
-        folder = winner_of(Path(path))
-        name = name or _usual(folder)
-        if name in found:
-            raise UserInputError(
-                f"each winner needs a name of its own, but {brief(found[name])} and {brief(folder)} are both "
-                f"{quoted(name)}; give one as NAME=FOLDER."
-            )
-        found[name] = folder
+    for chosen, path in given:
+        for folder in winners_of(Path(path)):
+            name = _name(chosen, folder, Path(path))
+            if name in found:
+                raise UserInputError(
+                    f"each winner needs a name of its own, but {brief(found[name])} and {brief(folder)} are both "
+                    f"{quoted(name)}; give one as NAME=FOLDER."
+                )
+            found[name] = folder
     _check({name: Card.read(folder) for name, folder in found.items()})
     return found
 
@@ -48,12 +51,17 @@ def _named(folder: str | Path) -> tuple[str, str | Path]:
     return ("", folder) if not mark or not name or "/" in name or Path(folder).exists() else (name, path)
 
 
-def _usual(folder: Path) -> str:
-    evidence = Evidence.read(folder)
+def _name(chosen: str, folder: Path, given: Path) -> str:
+    """The name of the winner in a folder to which the path `given` leads, with its task where it has several."""
+    several = is_task(folder)
+    if chosen:
+        return chosen if not several or folder == given else f"{chosen}/{folder.name}"
+    evidence, whole = Evidence.read(folder), folder.resolve()
+    study = whole.parent if several else whole
+    found = study.parent.name if study.name == WINNER else study.name
     if evidence and evidence.study:
-        return evidence.study
-    whole = folder.resolve()
-    return whole.parent.name if whole.name == WINNER else whole.name
+        found = evidence.study
+    return f"{found}/{whole.name}" if several else found
 
 
 def _check(cards: Mapping[str, Card]) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from autopeft.common.exceptions import SpecError, UserInputError, brief
 from autopeft.study.card import CARD
-from autopeft.study.folder import JOURNAL, STUDY_FILE, TASKS, WINNER, holds_study
-from autopeft.study.winner_of_task import is_winner, of_task
+from autopeft.study.folder import JOURNAL, STUDY_FILE, WINNER, holds_study
+from autopeft.study.winner_of_task import is_task, is_winner, of_each_task, of_task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,13 +67,16 @@ def winner_of(given: Path, task: str | None = None) -> Path:
     Raises:
         UserInputError: it is none of these, there is no winner yet, or the task is missing or unknown.
     """
-    folder = given if given.is_dir() or not given.exists() else _spec(given).output
-    for found in (folder, folder / WINNER):
-        if is_winner(found):
-            return of_task(found, task)
-    if holds_study(folder) or folder is not given:
-        raise UserInputError(f"{brief(folder)} holds no winner yet; run its study to the end with `autopeft run`.")
-    raise _none(given, CARD)
+    return of_task(_winner(given), task)
+
+
+def winners_of(given: Path) -> list[Path]:
+    """The folders of all winners that a path means: one, or that of each task of a study of several.
+
+    Raises:
+        UserInputError: as `winner_of`.
+    """
+    return of_each_task(_winner(given))
 
 
 def study_file_of(given: Path) -> Path:
@@ -102,6 +105,17 @@ def _none(given: Path, lack: str) -> UserInputError:
     )
 
 
+def _winner(given: Path) -> Path:
+    """The folder that holds a winner, or one for each of several tasks."""
+    folder = given if given.is_dir() or not given.exists() else _spec(given).output
+    for found in (folder, folder / WINNER):
+        if is_winner(found):
+            return found
+    if holds_study(folder) or folder is not given:
+        raise UserInputError(f"{brief(folder)} holds no winner yet; run its study to the end with `autopeft run`.")
+    raise _none(given, CARD)
+
+
 def _spec(given: Path) -> StudySpec:
     from autopeft.study.file import StudySpec
 
@@ -125,7 +139,7 @@ def _folder_of_study(folder: Path) -> Path:
 def _output(folder: Path) -> Path | None:
     """A folder if it is an output folder, or its parent if it is a winner's folder."""
     around = folder.absolute().parent
-    inside = [around.parent if (around / TASKS).is_file() else around] if is_winner(folder) else []
+    inside = [around.parent if is_task(folder) else around] if is_winner(folder) else []
     return next((one for one in (folder, *inside) if holds_study(one)), None)
 
 

@@ -43,6 +43,16 @@ def of_task(folder: Path, task: str | None) -> Path:
     return folder / task
 
 
+def of_each_task(folder: Path) -> list[Path]:
+    """The folders with the winners of all tasks; the folder itself if it holds a winner of one task."""
+    return [folder / name for name in tasks_in(folder)] if (folder / TASKS).is_file() else [folder]
+
+
+def is_task(folder: Path) -> bool:
+    """Whether this is the folder of one of several tasks."""
+    return (folder.absolute().parent / TASKS).is_file()
+
+
 def tasks_in(folder: Path) -> list[str]:
     """The names of the tasks in the winner's folder of a study of several tasks.
 

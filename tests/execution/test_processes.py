@@ -16,6 +16,7 @@ from autopeft.tracking import Tracker
 from autopeft.tracking.sender import KEY
 from tests.conftest import THREE, autopeft_here
 from tests.methods.test_registry import beside, install, write_plugin
+from tests.processes import alive, command, descendants, parent
 from tests.search.test_run import FAILING, edit, run_study, store
 
 TWO = ("trials = 4", "trials = 4\nworkers = 2")
@@ -44,23 +45,7 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
 
 def children(pid: int) -> list[int]:
     """Worker processes of a study."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
-            command = entry.joinpath("cmdline").read_text()
-        except OSError:
-            continue
-        if parent == pid and "spawn_main" in command:
-            found.append(int(entry.name))
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return [one for one in descendants(pid) if parent(one) == pid and "spawn_main" in command(one)]
 
 
 def check_books(study: Path, trials: int, uri: str | None = None) -> list[dict]:

@@ -187,6 +187,7 @@ def test_a_winner_on_another_base_model_is_refused(home, base):
     method = configured(home, "a", "b")
     assert method.supports(base.spec)
     assert "another base model" in method.supports(replace(base.spec, digest="sha256:other")).reason
+    assert "cannot be compared" in method.supports(replace(base.spec, digest="commit:other")).reason
     assert "must be" in method.supports(replace(base.spec, hidden_size=64)).reason
 
 

@@ -11,27 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from tests.conftest import THREE
-from tests.execution.test_processes import alive, begin, check_books
+from tests.execution.test_processes import begin, check_books
 from tests.methods.test_registry import beside, install, write_plugin
+from tests.processes import alive, descendants
 from tests.search.test_run import FAILING, edit, run_study
 
 pytest.importorskip("ray")
 
 ONE = 'trials = 4\nworkers = 1\nbackend = "ray"'
 LISTENS = "0A"
-
-
-def descendants(pid: int) -> list[int]:
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
 
 
 def open_ports(pids: list[int]) -> list[str]:

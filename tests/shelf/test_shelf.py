@@ -10,7 +10,9 @@ import torch
 from autopeft import Shelf, load
 from autopeft.common.exceptions import DataError, ModelError, UserInputError
 from autopeft.shelf import settle
-from autopeft.study.card import Card
+from autopeft.shelf.names import find
+from autopeft.study.card import Card, Evidence
+from autopeft.study.folder import TASKS
 from tests.conftest import few, saved_tiny
 from tests.shelf.winners import rows_of, winner_of
 from tests.tiny_language_models import language_model
@@ -242,6 +244,26 @@ def test_a_name_may_be_chosen_and_an_unknown_one_is_told(folders, monkeypatch):
     same(found["second"], found["first"][1:])
     with pytest.raises(UserInputError, match='did you mean "second"'):
         shelf.predict({"secon": ["w1"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("both", ["low/first", "low/second"]),
+        ("mine=both", ["mine/first", "mine/second"]),
+        ("both/second", ["low/second"]),
+        ("mine=both/second", ["mine"]),
+    ],
+)
+def test_winners_of_several_tasks_have_their_names(folders, tmp_path, monkeypatch, given, names):
+    for name in ("first", "second"):
+        shutil.copytree(folders["low"], tmp_path / "both" / "winner" / name)
+        Evidence("low", "d", 1, 1, "accuracy", (0.5,), 0.5, None, 0.4, {}, 1, {}, {}, 1).write(
+            tmp_path / "both" / "winner" / name
+        )
+    (tmp_path / "both" / "winner" / TASKS).write_text('{"tasks": ["first", "second"]}')
+    monkeypatch.chdir(tmp_path)
+    assert [*find([given.replace("both/", "both/winner/")])] == names
 
 
 def test_a_winner_of_a_shelf_saves_as_it_was(shelf, folders, tmp_path):

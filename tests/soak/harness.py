@@ -18,8 +18,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
@@ -28,6 +27,10 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 from autopeft.cli import app
 from autopeft.execution import processes
 from autopeft.search import run  # noqa: F401  # once, for all children
+from tests.processes import command, group, parent
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.truncate", "os.mkdir"}
 TO_WRITE = os.O_WRONLY | os.O_RDWR
@@ -49,6 +52,9 @@ class Child:
         fatal: the number of the change before which it is killed, from 1 on; 0 for none.
         seconds: after which it is killed.
         clock: the seed of jumps of its wall clock, by up to a day forth and back every moment; None for none.
+
+    Attributes:
+        pid: of its driver.
     """
 
     def __init__(
@@ -60,8 +66,8 @@ class Child:
         self._status: int | None = None
         _close_databases()
         sys.stdout.flush()
-        self._pid = os.fork()
-        if not self._pid:
+        self.pid = os.fork()
+        if not self.pid:
             self._run(arguments, cwd, fatal, seconds, clock)
 
     def wait(self) -> int:
@@ -73,12 +79,12 @@ class Child:
         deadline = time.monotonic() + LONGEST
         while self.runs:
             if time.monotonic() > deadline:
-                os.killpg(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
+                os.killpg(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
                 raise AssertionError(f"a command did not end within {LONGEST:g} s, and said: {self.said}")
             time.sleep(0.02)
         deadline = time.monotonic() + FAREWELL
-        while others := _group(self._pid):
+        while others := group(self.pid):
             assert time.monotonic() < deadline, f"the command ended, but these processes of its did not: {others}"
             time.sleep(0.02)
         for name in self._modules.read_text(encoding="utf-8").split() if self._modules.exists() else ():
@@ -91,7 +97,7 @@ class Child:
     def runs(self) -> bool:
         """Whether it has not ended yet."""
         if self._status is None:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._status = status if pid else None
         return self._status is None
 
@@ -102,13 +108,13 @@ class Child:
     def kill(self) -> bool:
         """Kill its driver alone; whether it still ran."""
         if self.runs:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
             return True
         return False
 
     def kill_worker(self, drawn: random.Random) -> bool:
         """Kill one of its workers; whether there was one."""
-        found = [pid for pid in _group(self._pid) if pid != self._pid and _parent(pid) == self._pid and _forked(pid)]
+        found = [pid for pid in group(self.pid) if pid != self.pid and parent(pid) == self.pid and _forked(pid)]
         with suppress(ProcessLookupError):  # it has just ended
             if found and self.runs:
                 os.kill(drawn.choice(found), signal.SIGKILL)
@@ -187,25 +193,6 @@ def _let_jump(drawn: random.Random) -> None:
     time.time_ns = lambda: real_ns() + int(offset() * 1e9)
 
 
-def _group(leader: int) -> list[int]:
-    """The living processes of a group."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):
-            state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-            if int(group) == leader and state not in "ZX":
-                found.append(int(entry.name))
-    return found
-
-
-def _parent(pid: int) -> int | None:
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return None
-
-
 def _forked(pid: int) -> bool:
     """Whether a process has the command line of this one, as a forked worker has, and not that of a helper."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes()
-    return False
+    return command(pid) == command(os.getpid())

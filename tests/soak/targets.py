@@ -1,7 +1,6 @@
 """What is killed while a study runs: all of it, its driver alone, one of its workers, or a server that it writes to.
 
-A target that needs a program or a package says which one is missing; `TARGETS` is the list that tests and the script
-(`benchmarks/soak.py`) go through, so a new backend or store is one more class here.
+A target that needs a program or a package says which one is missing.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Target:
         codes: with which the study may end then; anything but 0 needs another start.
     """
 
-    name, workers, kills = "all-at-a-time", 1, 15
+    name, workers, kills = "all-at-a-time", 1, 12
     uri: str | None = None
     codes: tuple[int, ...] = (-signal.SIGKILL, 0)
 
@@ -77,7 +76,7 @@ class Target:
 class AtAChange(Target):
     """The whole study, right before it changes a file."""
 
-    name, kills = "all-at-a-change", 15
+    name, kills = "all-at-a-change", 12
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At any of the changes of an undisturbed run."""
@@ -88,7 +87,7 @@ class AtAChange(Target):
 class WithWorkers(Target):
     """The whole study with two workers, at a time."""
 
-    name, workers, kills = "workers-too-at-a-time", 2, 15
+    name, workers, kills = "workers-too-at-a-time", 2, 12
 
 
 class WithWorkersAtAChange(AtAChange):
@@ -104,7 +103,7 @@ class Driver(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time."""
-        child, hit = _started(study, drawn, whole), False
+        child, hit = started(study, drawn, whole), False
         if child.runs:
             hit = child.kill()
         child.code = child.wait()
@@ -114,12 +113,12 @@ class Driver(Target):
 class Worker(Target):
     """One of two workers: the study replaces it, and goes on."""
 
-    name, workers, kills = "worker", 2, 15
+    name, workers, kills = "worker", 2, 11
     codes = (0,)
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time before they have done; if none has begun by then, the first one that does."""
-        child, hit = _started(study, drawn, whole, until=0.5), False
+        child, hit = started(study, drawn, whole, until=0.5), False
         while child.runs and not (hit := child.kill_worker(drawn)):
             time.sleep(0.01)
         child.code = child.wait()
@@ -145,7 +144,7 @@ class Server(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time, for a moment."""
-        child = _started(study, drawn, whole)
+        child = started(study, drawn, whole)
         hit = child.runs
         os.killpg(self._process.pid, signal.SIGKILL)
         time.sleep(drawn.uniform(0, LONGEST_PAUSE))
@@ -182,7 +181,7 @@ class Database(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time, for a moment."""
-        child = _started(study, drawn, whole)
+        child = started(study, drawn, whole)
         hit = child.runs
         self._server.stop()
         time.sleep(drawn.uniform(0, LONGEST_PAUSE))
@@ -212,15 +211,10 @@ def _synced(child: Child, study: Path) -> Child:
     return child
 
 
-def _started(study: Path, drawn: random.Random, whole: Whole, until: float = 1.0) -> Child:
+def started(study: Path, drawn: random.Random, whole: Whole, until: float = 1.0) -> Child:
     """A run of the study at a random moment of it, in its first part `until` that share, unless it ends before."""
     moment = time.monotonic() + drawn.uniform(0, until * whole.seconds)
     child = Child("run", study.name, cwd=study.parent)
     while child.runs and time.monotonic() < moment:
         time.sleep(0.01)
     return child
-
-
-TARGETS: tuple[type[Target], ...] = (
-    Target, AtAChange, WithWorkers, WithWorkersAtAChange, Driver, Worker, Server, Database, Trials,
-)  # fmt: skip

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.soak.all_targets import TARGETS
 from tests.soak.campaign import campaign
-from tests.soak.targets import TARGETS
 
 
 @pytest.mark.soak
