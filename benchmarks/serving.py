@@ -2,7 +2,7 @@
 
 Three comparisons, each with both sides in one go:
 
-- memory: resident memory of a process with the shelf, and of a process with one winner;
+- memory: resident memory of a process with the shelf, and of a process with one winner, after batches of one size;
 - batches: a mixed batch of rows, through the shelf, and through eight processes that take turns, each with its winner;
 - load: single-row requests of several clients over HTTP for some seconds, to `autopeft serve` with all winners, and to
   eight servers with one winner each: requests a second, and the 95th percentile of the time until an answer.
@@ -201,6 +201,8 @@ def batches(folders: Sequence[Path], texts: Sequence[str], sizes: Sequence[int],
                     taken["turns"].append(ended - middle)
             mine, theirs = (1000 * statistics.median(taken[side]) for side in ("shelf", "turns"))
             print(f"{size:>6}{mine:>10.1f}{theirs:>10.1f}{theirs / mine:>8.2f}{off:>10.1e}", flush=True)
+        most = random.Random(0).sample(texts, max(sizes))
+        workers[0].ask({names[0]: most})  # memory grows with the batch, and the shelf has had one as large
         all_of_them, one = shelf.ask({}), workers[0].ask({})
         print(f"resident MiB: shelf {all_of_them:.0f}, one winner {one:.0f}, ratio {all_of_them / one:.2f}", flush=True)
 

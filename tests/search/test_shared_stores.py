@@ -1,7 +1,8 @@
-"""A study whose trials and runs are in PostgreSQL: with eight workers, nothing is lost there or doubled."""
+"""A study whose trials and runs are in PostgreSQL or MySQL: with many workers, nothing is lost there or doubled."""
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 
 import optuna
 import pytest
@@ -10,17 +11,36 @@ from mlflow import MlflowClient
 from autopeft.study.record import RECORD
 from autopeft.study.states import COUNTED
 from autopeft.tracking import PARENT
-from tests.conftest import autopeft, few
-from tests.postgres import needs_postgres, server
+from tests import mysql, postgres
+from tests.conftest import autopeft
 
 WORKERS, TRIALS = 8, 16
 
 
-@needs_postgres
-@pytest.mark.parametrize("workers", few([2, WORKERS], WORKERS))
-def test_eight_workers_against_postgresql_lose_and_double_no_trial(tiny_study, workers):
-    with server() as postgres:
-        optunas, mlflows = postgres.url("optuna"), postgres.url("mlflow")
+@contextmanager
+def in_postgresql():
+    """The addresses of databases for Optuna and MLflow, on a server of this test's own."""
+    with postgres.server() as found:
+        yield found.url("optuna"), found.url("mlflow")
+
+
+@contextmanager
+def in_mysql():
+    """The same."""
+    with mysql.server() as socket:
+        yield mysql.url(socket, "optuna"), mysql.url(socket, "mlflow")
+
+
+@pytest.mark.parametrize(
+    ("stores", "workers"),
+    [
+        pytest.param(in_postgresql, WORKERS, marks=postgres.needs_postgres),
+        pytest.param(in_postgresql, 2, marks=[postgres.needs_postgres, pytest.mark.exhaustive]),
+        pytest.param(in_mysql, 2, marks=[mysql.needs_mysql, pytest.mark.exhaustive]),
+    ],
+)
+def test_many_workers_against_a_database_lose_and_double_no_trial(tiny_study, stores, workers):
+    with stores() as (optunas, mlflows):
         text = tiny_study.read_text().replace("trials = 4", f"trials = {TRIALS}\nworkers = {workers}\nrace = 0")
         tracking = f'uri = "{mlflows}"\nstorage = "{optunas}"\nartifacts = "files"\nsystem_metrics = false'
         tiny_study.write_text(f"{text.replace('epochs = 4', 'epochs = 2')}[tracking]\n{tracking}\n")
