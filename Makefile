@@ -28,7 +28,7 @@ exhaustive: $(VENV)/.exhaustive
 fuzz: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m fuzz
 
-# Faults on purpose, and no trial or fold lost or doubled: 100 kills of studies, drivers, workers, the MLflow server
+# Faults on purpose, and no trial or fold lost or doubled: 100 kills of studies, drivers, workers, nodes, the MLflow server
 # and databases, full disks, a clock that jumps, and 80 double starts. `benchmarks/soak.py` runs some kills.
 soak: $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist worksteal -m soak

@@ -108,11 +108,13 @@ def environment(address: str | None) -> Iterator[None]:
     """What Ray reads from the environment as it is imported and as it starts; nothing the user has set is replaced.
 
     A cluster of our own asks for a token, which is Ray's default. It is given here, so that Ray writes none to a file.
-    And it stays on the loopback interface, which is Ray's habit on macOS and Windows alone.
+    It stays on the loopback interface, which is Ray's habit on macOS and Windows alone. And its workers have the
+    priority of workers without Ray: at Ray's own, 15, they hardly run where anything else does.
     """
     ours = {}
     if is_own(address):
-        ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_TOKEN": _token()}
+        ours = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_TOKEN": _token(),
+                "RAY_worker_niceness": "0"}  # fmt: skip
     before = {name: os.environ.get(name) for name in (*ours, "RAY_AUTH_MODE")}  # Ray sets the last one
     os.environ.update({name: value for name, value in ours.items() if before[name] is None})
     try:

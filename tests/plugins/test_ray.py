@@ -102,6 +102,8 @@ def cluster(request, monkeypatch):
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # names of sockets are short
+    Path(folder, "ray").mkdir()  # where it writes its address; it takes for granted that the folder is there
+    monkeypatch.setenv("RAY_TMPDIR", folder)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": request.param, "temp_dir": folder})
     try:

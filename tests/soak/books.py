@@ -29,21 +29,23 @@ class Whole(NamedTuple):
     seconds: float
 
 
-def run(study: Path, **how) -> Child:
+def run(study: Path, kind: type[Child] = Child, **how) -> Child:
     """Run a study, and wait for it."""
-    child = Child("run", study.name, cwd=study.parent, **how)
+    child = kind("run", study.name, cwd=study.parent, **how)
     child.code = child.wait()
     return child
 
 
-def again(study: Path, trials: int, uri: str | None = None) -> dict:
+def again(study: Path, trials: int, uri: str | None = None, kind: type[Child] = Child) -> dict:
     """Run it to its end after a fault; returns its result."""
-    done = run(study)
+    done = run(study, kind)
     assert done.code == 0, done.said
     return check(study, trials, uri)
 
 
-def undisturbed(study: Path, trials: int, uri: str | None = None, *, warm: bool = False) -> Whole:
+def undisturbed(
+    study: Path, trials: int, uri: str | None = None, *, warm: bool = False, kind: type[Child] = Child
+) -> Whole:
     """Run the study from its start to its end, and remove what it wrote.
 
     Args:
@@ -51,11 +53,12 @@ def undisturbed(study: Path, trials: int, uri: str | None = None, *, warm: bool 
         trials: that it has.
         uri: of its MLflow store; None for its own.
         warm: run it before once: the first child of a process imports what later ones find imported.
+        kind: how its command runs.
     """
     for _ in range(2 if warm else 1):
         remove(study)
         started = time.monotonic()
-        whole = run(study)
+        whole = run(study, kind)
         seconds = time.monotonic() - started
         assert whole.code == 0, whole.said
     expected = outcome(check(study, trials, uri))

@@ -37,7 +37,7 @@ def campaign(study: Path, target: Target, kills: int, seed: int, say: Callable[[
     """
     drawn, done = random.Random(f"{seed} {target.name}"), 0
     with target.world(study):
-        whole = undisturbed(study, TRIALS, target.uri, warm=True)
+        whole = undisturbed(study, TRIALS, target.uri, warm=True, kind=target.kind)
         for attempt in range(3 * kills):  # some end before they are killed
             struck, code = 0, None
             while code is None or (code and struck < kills - done and drawn.random() < AGAIN):
@@ -46,7 +46,7 @@ def campaign(study: Path, target: Target, kills: int, seed: int, say: Callable[[
                 assert code in target.codes, child.said
                 assert "Traceback" not in child.said, child.said
                 struck += hit
-            result = again(study, TRIALS, target.uri) if code else check(study, TRIALS, target.uri)
+            result = again(study, TRIALS, target.uri, target.kind) if code else check(study, TRIALS, target.uri)
             states = {record["state"] for record in result["records"]}
             assert states <= {"COMPLETE", "PRUNED", "INFEASIBLE"}, result["records"]  # no kill is a method's fault
             if target.workers == 1:

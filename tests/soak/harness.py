@@ -170,6 +170,21 @@ class Child:
         sys.addaudithook(hook)
 
 
+class FreshChild(Child):
+    """A command in an interpreter of its own, which has imported nothing: Ray does not work in a fork of this process.
+
+    Its changes are not counted, and it takes neither `fatal`, `seconds` nor `clock`.
+    """
+
+    def _run(self, arguments: tuple[str, ...], cwd: Path, *_: object) -> NoReturn:
+        os.setpgid(0, 0)
+        os.chdir(cwd)
+        said = os.open(self._said, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.execv(sys.executable, [sys.executable, "-m", "autopeft", *arguments])
+
+
 def _close_databases() -> None:
     """Close what MLflow keeps open here: SQLite allows no connection to go through a fork."""
     for engine in (*Tracking._engine_map.values(), *Registry._engine_map.values()):

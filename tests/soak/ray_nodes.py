@@ -30,7 +30,7 @@ class Nodes:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"},
         )
         self.address = self._line()
 
@@ -64,6 +64,8 @@ def serve(count: int) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Ray prints
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        Path(folder, "ray").mkdir()  # where it writes its address; it takes for granted that the folder is there
+        os.environ["RAY_TMPDIR"] = folder
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": folder})
         try:
             nodes = [cluster.add_node(num_cpus=1) for _ in range(count)]

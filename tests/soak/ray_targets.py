@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from tests.processes import alive, command, descendants
 from tests.search.test_run import edit
+from tests.soak.harness import FreshChild
 from tests.soak.ray_nodes import Nodes
-from tests.soak.targets import LONGEST_PAUSE, Killed, Target, started
+from tests.soak.targets import LONGEST_PAUSE, Killed, Target
 
 if TYPE_CHECKING:
     import random
@@ -28,7 +29,8 @@ LEFT = 180.0
 class RayDriver(Target):
     """The study's process, with a Ray cluster of its own: that must notice, and end."""
 
-    name, kills = "ray-driver", 4
+    name, kills = "ray-driver", 2
+    kind = FreshChild
 
     def missing(self) -> str:
         """Ray."""
@@ -43,7 +45,7 @@ class RayDriver(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time."""
-        child = started(study, drawn, whole)
+        child = self.started(study, drawn, whole)
         found = descendants(child.pid) if child.runs else []
         hit = child.kill()
         deadline = time.monotonic() + LEFT
@@ -57,12 +59,12 @@ class RayDriver(Target):
 class RayWorker(RayDriver):
     """One of two workers: the study replaces it, and goes on."""
 
-    name, workers, kills = "ray-worker", 2, 5
+    name, workers, kills = "ray-worker", 2, 2
     codes = (0,)
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time; if none has begun by then, the first one that does."""
-        child, hit = started(study, drawn, whole, until=0.5), False
+        child, hit = self.started(study, drawn, whole, until=0.5), False
         while child.runs and not hit:
             workers = [pid for pid in descendants(child.pid) if command(pid).startswith("ray::Actor")]
             with suppress(ProcessLookupError, IndexError):  # it has just ended, or none has begun
@@ -76,7 +78,7 @@ class RayWorker(RayDriver):
 class RayNode(RayDriver):
     """One of two nodes of a cluster, and another comes after a moment: trials go on elsewhere."""
 
-    name, workers, kills = "ray-node", 2, 4
+    name, workers, kills = "ray-node", 2, 2
     codes = (0,)
 
     @contextmanager
@@ -90,7 +92,7 @@ class RayNode(RayDriver):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time."""
-        child = started(study, drawn, whole)
+        child = self.started(study, drawn, whole)
         hit = child.runs
         self._nodes.lose()
         time.sleep(drawn.uniform(0, LONGEST_PAUSE))

@@ -45,11 +45,13 @@ class Target:
         kills: how many of a hundred.
         uri: of the MLflow store; None for the study's own.
         codes: with which the study may end then; anything but 0 needs another start.
+        kind: how its command runs.
     """
 
-    name, workers, kills = "all-at-a-time", 1, 12
+    name, workers, kills = "all-at-a-time", 1, 14
     uri: str | None = None
     codes: tuple[int, ...] = (-signal.SIGKILL, 0)
+    kind: type[Child] = Child
 
     def missing(self) -> str:
         """What has to be installed for it; "" where all is there."""
@@ -72,11 +74,19 @@ class Target:
         child = run(study, seconds=drawn.uniform(0, whole.seconds))
         return Killed(child, child.code == -signal.SIGKILL)
 
+    def started(self, study: Path, drawn: random.Random, whole: Whole, until: float = 1.0) -> Child:
+        """A run of the study at a random moment of it, in its first part `until` that share, unless it ends before."""
+        moment = time.monotonic() + drawn.uniform(0, until * whole.seconds)
+        child = self.kind("run", study.name, cwd=study.parent)
+        while child.runs and time.monotonic() < moment:
+            time.sleep(0.01)
+        return child
+
 
 class AtAChange(Target):
     """The whole study, right before it changes a file."""
 
-    name, kills = "all-at-a-change", 12
+    name, kills = "all-at-a-change", 14
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At any of the changes of an undisturbed run."""
@@ -87,7 +97,7 @@ class AtAChange(Target):
 class WithWorkers(Target):
     """The whole study with two workers, at a time."""
 
-    name, workers, kills = "workers-too-at-a-time", 2, 12
+    name, workers, kills = "workers-too-at-a-time", 2, 14
 
 
 class WithWorkersAtAChange(AtAChange):
@@ -103,7 +113,7 @@ class Driver(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time."""
-        child, hit = started(study, drawn, whole), False
+        child, hit = self.started(study, drawn, whole), False
         if child.runs:
             hit = child.kill()
         child.code = child.wait()
@@ -113,12 +123,12 @@ class Driver(Target):
 class Worker(Target):
     """One of two workers: the study replaces it, and goes on."""
 
-    name, workers, kills = "worker", 2, 11
+    name, workers, kills = "worker", 2, 12
     codes = (0,)
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time before they have done; if none has begun by then, the first one that does."""
-        child, hit = started(study, drawn, whole, until=0.5), False
+        child, hit = self.started(study, drawn, whole, until=0.5), False
         while child.runs and not (hit := child.kill_worker(drawn)):
             time.sleep(0.01)
         child.code = child.wait()
@@ -144,7 +154,7 @@ class Server(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time, for a moment."""
-        child = started(study, drawn, whole)
+        child = self.started(study, drawn, whole)
         hit = child.runs
         os.killpg(self._process.pid, signal.SIGKILL)
         time.sleep(drawn.uniform(0, LONGEST_PAUSE))
@@ -181,7 +191,7 @@ class Database(Target):
 
     def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
         """At a time, for a moment."""
-        child = started(study, drawn, whole)
+        child = self.started(study, drawn, whole)
         hit = child.runs
         self._server.stop()
         time.sleep(drawn.uniform(0, LONGEST_PAUSE))
@@ -208,13 +218,4 @@ def _synced(child: Child, study: Path) -> Child:
     if child.code == 0:
         sent = Child("sync", study.name, cwd=study.parent)
         assert sent.wait() == 0, sent.said
-    return child
-
-
-def started(study: Path, drawn: random.Random, whole: Whole, until: float = 1.0) -> Child:
-    """A run of the study at a random moment of it, in its first part `until` that share, unless it ends before."""
-    moment = time.monotonic() + drawn.uniform(0, until * whole.seconds)
-    child = Child("run", study.name, cwd=study.parent)
-    while child.runs and time.monotonic() < moment:
-        time.sleep(0.01)
     return child
