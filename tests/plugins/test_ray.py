@@ -1,5 +1,6 @@
 """Studies whose trials run in Ray actors, on real clusters: one of a study's own, and one of two nodes."""
 
+import os
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 from tests.conftest import THREE
 from tests.execution.test_processes import begin, check_books
 from tests.methods.test_registry import beside, install, write_plugin
-from tests.processes import alive, descendants
+from tests.processes import alive, command, descendants
 from tests.search.test_run import FAILING, edit, run_study
 
 pytest.importorskip("ray")
@@ -54,10 +55,13 @@ def test_one_actor_does_what_this_process_does_and_ray_leaves_nothing_behind(tin
         if "[2/4]" in line:
             found = descendants(process.pid)
             listened = open_ports(found)
+            actors = [pid for pid in found if command(pid).startswith("ray::Actor")]
+            priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in actors}
     process.wait(60)
     assert process.returncode == 0, "".join(said)
     assert len(found) > 4  # Ray's own processes and the actor's are among them
     assert listened == []
+    assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
     assert "Trials run on Ray, in 1 worker on 1 node." in "".join(said)
     assert not re.search(r"raylet|WARNING|RAY_|auth|gcs", "".join(said))
     check_books(tiny_study, 4)
