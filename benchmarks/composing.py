@@ -10,7 +10,8 @@ paired difference from LoRA and from an adapter without sources.
     OMP_NUM_THREADS=1 python benchmarks/composing.py --folder DATA --out DIR      # DATA: see bank/README.md
     python benchmarks/composing.py --folder DATA --out DIR --tables               # what is there so far
 
-It goes on where it was. `--quick` has few rows, trials and epochs, to see that it runs.
+It goes on where it was; a split that is finished stays as it is, whatever the options.
+`--quick` has few rows, trials and epochs, to see that it runs.
 """
 
 from __future__ import annotations
@@ -222,6 +223,8 @@ def main() -> None:
     if arguments.quick:
         arguments.trials, arguments.epochs, arguments.source_epochs = 2, 1, 1
         arguments.seeds = arguments.seeds[:1]
+    if not (arguments.folder or arguments.tables):
+        parser.error("`--folder` must name a folder with the rows, unless `--tables` is given.")
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.tables:
         for seed in arguments.seeds:

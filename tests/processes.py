@@ -6,11 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
+DEAD = "ZX"
+"""States of processes that have ended."""
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and was not waited for does not."""
-    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+    return bool(found := _stat(pid)) and found[0] not in DEAD
 
 
 def parent(pid: int) -> int | None:
@@ -20,7 +22,8 @@ def parent(pid: int) -> int | None:
 
 def group(leader: int) -> list[int]:
     """The living processes of a process group."""
-    return [pid for pid in _all() if alive(pid) and _stat(pid)[2:3] == [str(leader)]]
+    found = {pid: _stat(pid)[:3] for pid in _all()}
+    return [pid for pid, stat in found.items() if stat[2:] == [str(leader)] and stat[0] not in DEAD]
 
 
 def descendants(pid: int) -> list[int]:

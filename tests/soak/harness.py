@@ -27,7 +27,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 from autopeft.cli import app
 from autopeft.execution import processes
 from autopeft.search import run  # noqa: F401  # once, for all children
-from tests.processes import command, group, parent
+from tests.processes import command, descendants, group, parent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,12 +114,16 @@ class Child:
 
     def kill_worker(self, drawn: random.Random) -> bool:
         """Kill one of its workers; whether there was one."""
-        found = [pid for pid in group(self.pid) if pid != self.pid and parent(pid) == self.pid and _forked(pid)]
+        found = self.workers()
         with suppress(ProcessLookupError):  # it has just ended
             if found and self.runs:
                 os.kill(drawn.choice(found), signal.SIGKILL)
                 return True
         return False
+
+    def workers(self) -> list[int]:
+        """Its workers that run."""
+        return [pid for pid in group(self.pid) if pid != self.pid and parent(pid) == self.pid and _forked(pid)]
 
     def _run(
         self, arguments: tuple[str, ...], cwd: Path, fatal: int, seconds: float | None, clock: int | None
@@ -170,11 +174,15 @@ class Child:
         sys.addaudithook(hook)
 
 
-class FreshChild(Child):
-    """A command in an interpreter of its own, which has imported nothing: Ray does not work in a fork of this process.
+class RayChild(Child):
+    """A command that uses Ray, in an interpreter of its own: gRPC, which Ray is built on, is not made for forks.
 
     Its changes are not counted, and it takes neither `fatal`, `seconds` nor `clock`.
     """
+
+    def workers(self) -> list[int]:
+        """Its actors that run."""
+        return [pid for pid in descendants(self.pid) if command(pid).startswith("ray::Actor")]
 
     def _run(self, arguments: tuple[str, ...], cwd: Path, *_: object) -> NoReturn:
         os.setpgid(0, 0)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from tests.processes import alive, command, descendants
+from tests.processes import alive, descendants
 from tests.search.test_run import edit
-from tests.soak.harness import FreshChild
+from tests.soak.harness import RayChild
 from tests.soak.ray_nodes import Nodes
-from tests.soak.targets import LONGEST_PAUSE, Killed, Target
+from tests.soak.targets import LONGEST_PAUSE, Killed, Target, Worker
 
 if TYPE_CHECKING:
     import random
@@ -30,7 +28,7 @@ class RayDriver(Target):
     """The study's process, with a Ray cluster of its own: that must notice, and end."""
 
     name, kills = "ray-driver", 2
-    kind = FreshChild
+    kind = RayChild
 
     def missing(self) -> str:
         """Ray."""
@@ -60,19 +58,8 @@ class RayWorker(RayDriver):
     """One of two workers: the study replaces it, and goes on."""
 
     name, workers, kills = "ray-worker", 2, 2
-    codes = (0,)
-
-    def kill(self, study: Path, drawn: random.Random, whole: Whole) -> Killed:
-        """At a time; if none has begun by then, the first one that does."""
-        child, hit = self.started(study, drawn, whole, until=0.5), False
-        while child.runs and not hit:
-            workers = [pid for pid in descendants(child.pid) if command(pid).startswith("ray::Actor")]
-            with suppress(ProcessLookupError, IndexError):  # it has just ended, or none has begun
-                os.kill(drawn.choice(workers), signal.SIGKILL)
-                hit = True
-            time.sleep(0.01)
-        child.code = child.wait()
-        return Killed(child, hit)
+    codes = Worker.codes
+    kill = Worker.kill
 
 
 class RayNode(RayDriver):
