@@ -14,7 +14,8 @@ from autopeft.common.paths import as_path
 from autopeft.common.units import counted
 from autopeft.models import digest, tensor_file
 from autopeft.study.card import CARD, Card
-from autopeft.study.folder import WINNER
+from autopeft.study.folder import TASKS, WINNER
+from autopeft.study.winner_of_task import tasks_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ class SavedAddOn:
         labels: the names that its answers choose from; empty where there are none.
         base_model: that it was trained on, as its study named it.
         base_digest: identity of that model's files; "" where it was not kept.
+        quantization: of that model's weights as it was trained: "none", "8bit" or "4bit".
         weights: name of the file with its tensors.
         digest: SHA-256 of that file; "" where it was not kept.
     """
@@ -52,6 +54,7 @@ class SavedAddOn:
     labels: tuple[str, ...]
     base_model: str
     base_digest: str
+    quantization: str
     weights: str
     digest: str
 
@@ -64,8 +67,8 @@ class SavedAddOn:
             folder: where a relative path starts.
 
         Raises:
-            UserInputError: there is no winner, it has the models of several folds, or lacks those of low layers; in one
-                sentence.
+            UserInputError: there is no winner, there is one for each of several tasks, it has the models of several
+                folds, or lacks those of low layers; in one sentence.
         """
         try:
             there = folder / as_path(reference)
@@ -73,6 +76,12 @@ class SavedAddOn:
             raise UserInputError(f"the reference {error}.") from None
         if not (there / CARD).is_file() and (there / WINNER / CARD).is_file():
             there = there / WINNER
+        for several in (there, there / WINNER):
+            if (several / TASKS).is_file():
+                raise UserInputError(
+                    f"{brief(several)} holds a winner for each of several tasks; give the folder of one of them in it: "
+                    f"{', '.join(tasks_in(several))}."
+                )
         card = Card.read(there)
         if card.members:
             raise UserInputError(
@@ -97,6 +106,7 @@ class SavedAddOn:
             labels=card.labels,
             base_model=card.base_model,
             base_digest=card.base_digest,
+            quantization=card.quantization,
             weights=weights,
             digest=card.digests.get(weights, ""),
         )
@@ -105,6 +115,11 @@ class SavedAddOn:
         """Whether it was trained on this base model, with the reason if it was not."""
         from autopeft.methods.contract import Support
 
+        if self.quantization != spec.quantization:
+            return Support(
+                f'{self.folder} was trained with `quantization = "{self.quantization}"` in [model], but here it is '
+                f'"{spec.quantization}"; use the same.'
+            )
         if not spec.digest or self.base_digest == spec.digest:
             return Support()
         if not self.base_digest:

@@ -90,7 +90,7 @@ def decide(problem: Problem, candidate: Candidate, say: Callable[[str], None]) -
     wanted = problem.spec.winner.drop_layers
     if not wanted:
         return LayerDrop()
-    counts, why = _possible(problem, candidate, len(problem.base.spec.layers) - 1 if wanted == AUTO else int(wanted))
+    counts, why = possible(problem, candidate, len(problem.base.spec.layers) - 1 if wanted == AUTO else int(wanted))
     if len(counts) == 1 or (wanted != AUTO and counts[-1] < int(wanted)):
         return _none(problem, f"{candidate.method.name} {why}" if why else "the base model has only one layer", say)
     if wanted != AUTO:
@@ -116,16 +116,27 @@ def _none(problem: Problem, why: str, say: Callable[[str], None]) -> LayerDrop:
     return LayerDrop(told=told)
 
 
-def _possible(problem: Problem, candidate: Candidate, most: int) -> tuple[list[int], str]:
-    """The numbers of layers, up to `most`, that the method can leave alone, 0 first; and why there are no more."""
-    counts = [0]
+def possible(problem: Problem, candidate: Candidate, most: int) -> tuple[list[int], str]:
+    """The numbers of layers, up to `most`, with which the method does less, 0 first; and why there are no more.
+
+    A number of layers that have no add-on anyway is not among them.
+    """
+    counts, whole, why = [0], _parameters(problem, candidate, 0), ""
     for count in range(1, most + 1):
         try:
-            built(problem.base, candidate, count, meta=True)
+            if _parameters(problem, candidate, count) == whole:
+                why = f"has no add-on in the lowest {counted(count, 'layer')} anyway"
+                continue
         except CannotDropError as error:
             return counts, str(error).rstrip(".")
         counts.append(count)
-    return counts, ""
+    return counts, why
+
+
+def _parameters(problem: Problem, candidate: Candidate, count: int) -> set[tuple[str, bool]]:
+    """The names of the parameters with the lowest `count` layers left alone, and whether each is trained."""
+    model = built(problem.base, candidate, count, meta=True)
+    return {(name, one.requires_grad) for name, one in model.named_parameters(remove_duplicate=False)}
 
 
 def fold_scores(problem: Problem, candidate: Candidate, checkpoint: Checkpoint, counts: Sequence[int]) -> Scores:

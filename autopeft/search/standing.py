@@ -120,14 +120,10 @@ class Standing:
             Run(place[r.number], folds + r.fold, r.score) for r in (raced.runs if raced else ()) if r.number in place
         ]
         runs = [run._replace(score=run.score / unit) for run in runs]
+        methods = [str(one.params.get("method", one.method)) for one in stay]  # without the base model it is on
         entrants = [
-            Entrant(
-                one.method,
-                one.number in defaults,
-                float(one.trainable_params or 0),
-                known.expected.get(one.method, 0.0),
-            )
-            for one in stay
+            Entrant(method, one.number in defaults, float(one.trainable_params or 0), known.expected.get(method, 0.0))
+            for one, method in zip(stay, methods, strict=True)
         ]
         running = [place[number] for number in (raced.finalists if raced else ()) if number in place]
         variances = variances_after(runs, entrants, known.variances)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from autopeft.common.exceptions import AutopeftError, in_a_line
+from autopeft.common.units import counted
 from autopeft.models.attach import attach
 from autopeft.training.trunk_cache import lowest_trained
 
@@ -36,7 +37,7 @@ def without_layers(base: BaseModel, candidate: Candidate, model: nn.Module, coun
     own = [(name, one) for name, one in found.named_parameters() if id(one) not in shared]
     for name, parameter in own:
         if name not in learnt or learnt[name].shape != parameter.shape:
-            raise CannotDropError(f"makes {name} anew if it leaves {count} layers alone")
+            raise CannotDropError(f"makes {name} anew if it leaves {counted(count, 'layer')} alone")
     with torch.no_grad():
         for name, tensor in (*own, *found.named_buffers()):
             if name in learnt and learnt[name].shape == tensor.shape:
@@ -54,7 +55,7 @@ def built(base: BaseModel, candidate: Candidate, count: int, *, meta: bool = Fal
     try:
         found = attach(bare, candidate.method, candidate.params, meta=meta)
     except Exception as error:  # in a plugin
-        raise CannotDropError(f"cannot leave {count} layers alone: {in_a_line(error)}") from error
+        raise CannotDropError(f"cannot leave {counted(count, 'layer')} alone: {in_a_line(error)}") from error
     if lowest_trained(found, base.spec) < count:
         raise CannotDropError(f"changes more than the layers above the lowest {count}")
     return found

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from autopeft.common.files import whole
 from autopeft.common.locate import NotFoundError, locate
+from autopeft.common.paths import as_path
 from autopeft.study.card import CARD
 from autopeft.study.file import base_models
 from autopeft.study.folder import DONE, MLFLOW_MODEL, OUTBOX, REPORT, RESULT, STORE, TASKS, WINNER, holds_study
 from autopeft.study.record import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from autopeft.study.file import StudySpec
 
 NOTHING_TO_DO = "This study is finished; there was nothing to do."
+
+SOURCES = "sources_of_methods"
+"""The key of the files that the settings of methods name."""
 
 MOST_FILES = 5_000
 """A folder of rows is checked up to this many files; with more, the study is started as usual."""
@@ -34,9 +38,16 @@ def result_of(spec: StudySpec, plugins: Mapping[str, str]) -> Result | None:
     """
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads((spec.output / DONE).read_text(encoding="utf-8"))
-        if kept == _state(spec, plugins):
+        if _unchanged(kept, _state(spec, plugins)):
             return Result.read(json.loads((spec.output / RESULT).read_text(encoding="utf-8")))
     return None
+
+
+def _unchanged(kept: dict[str, Any], now: dict[str, Any] | None) -> bool:
+    """Whether nothing differs. What a method built on may be gone by now, but not be another."""
+    if now is None or {**kept, SOURCES: None} != {**now, SOURCES: None}:
+        return False
+    return all(kept[SOURCES].get(path) == state for path, state in now[SOURCES].items())
 
 
 def mark(spec: StudySpec, plugins: Mapping[str, str], result: Result) -> None:
@@ -84,14 +95,28 @@ def _state(spec: StudySpec, plugins: Mapping[str, str]) -> dict[str, Any] | None
         with suppress(NotFoundError):
             sources.append(locate(model, spec.folder))
     seen = [path for source in (*sources, output / WINNER) if isinstance(source, Path) for path in _files(source)]
-    if len(seen) > MOST_FILES:
+    of_methods = [path for source in _paths(settings["methods"], spec.folder) for path in _files(source)]
+    if len(seen) + len(of_methods) > MOST_FILES:
         return None
-    files = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in seen}
-    return {"settings": settings, "plugins": dict(plugins), "files": files}
+    return {"settings": settings, "plugins": dict(plugins), "files": _seen(seen), SOURCES: _seen(of_methods)}
+
+
+def _seen(files: Iterable[Path]) -> dict[str, list[int]]:
+    """The size of each file, and when it was changed."""
+    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
 
 
 def _files(source: Path) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+
+
+def _paths(settings: Any, folder: Path) -> Iterator[Path]:
+    """What is there of the paths in the settings of methods, such as the winners that one builds on."""
+    for text in _texts(settings):
+        with suppress(ValueError):
+            path = folder / as_path(text)
+            if path.exists():
+                yield path
 
 
 def _texts(value: Any) -> Iterator[str]:

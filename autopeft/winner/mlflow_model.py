@@ -12,7 +12,7 @@ from autopeft.common.exceptions import UserInputError
 from autopeft.common.files import draft_folder, put
 from autopeft.data.picture import Picture
 from autopeft.models.weights_file import PEFT_CONFIG
-from autopeft.study.card import Evidence
+from autopeft.study.card import Card, Evidence
 from autopeft.winner import winner as artifact
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def holds(folder: Path, winner: Path) -> bool:
     """Whether a folder holds a winner that `save` wrote, with all that is now known about it."""
     kept = folder / "data" / winner.name
     try:
-        return (folder / MLMODEL).is_file() and Evidence.read(kept) == Evidence.read(winner)
+        same = all(one.read(kept) == one.read(winner) for one in (Card, Evidence))  # a card has the files' digests
+        return same and (folder / MLMODEL).is_file()
     except UserInputError:  # another version wrote it, or it is damaged: write it again
         return False
 

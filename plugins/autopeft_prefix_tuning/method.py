@@ -98,7 +98,7 @@ class PrefixTuning(PeftMethod):
                 else:
                     module.add_module(CHILD, Prefix.drawn(tokens, place, device))
         use_prefixes(model)
-        count_as_peft(model, tokens, spec)
+        count_as_peft(model, tokens, spec, len(chosen))
         return model
 
     def average(self, folds: Sequence[Mapping[str, Tensor]], params: Params, spec: ModelSpec) -> Mapping[str, Tensor]:

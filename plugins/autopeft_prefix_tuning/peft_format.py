@@ -34,16 +34,30 @@ COUNTED = "_autopeft_prefix_spec"
 """Marks a model that counts as peft does; the value is its `ModelSpec`."""
 
 
-def count_as_peft(model: nn.Module, tokens: int, spec: ModelSpec) -> None:
+def count_as_peft(model: nn.Module, tokens: int, spec: ModelSpec, layers: int) -> None:
     """If peft can represent this model's prefixes, count the positions of its input from `tokens` on, as peft does.
 
     It can for the models above, with a prefix in every layer and no attention window: a window hides peft's prefix from
     tokens further away, but here all tokens see it. If a model has learnt a limited number of positions, all tokens
     beyond share the last one; peft fails on an input that long.
+
+    Args:
+        model: with its prefixes.
+        tokens: of a prefix.
+        spec: of the model.
+        layers: how many were to have a prefix.
+
+    Raises:
+        ValueError: all layers were to, but `spec` says nothing of some. Without a prefix they would not compute what
+            they compute in the base model, since they too get the positions that begin behind it.
     """
     config: Any = model.config
     windowed = getattr(config, "sliding_window", None) is not None
-    if spec.model_type not in POSITIONS or windowed or len(prefixes(model)) != len(spec.layers):
+    if spec.model_type not in POSITIONS or windowed or layers != len(spec.layers):
+        return
+    if len({linear.layer for linear in spec.linears}) != layers:
+        raise ValueError("with a prefix in every layer, all layers get the positions that begin behind it")
+    if len(prefixes(model)) != layers:
         return
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == POSITIONS[spec.model_type]:

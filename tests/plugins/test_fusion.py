@@ -188,7 +188,18 @@ def test_a_winner_on_another_base_model_is_refused(home, base):
     assert method.supports(base.spec)
     assert "another base model" in method.supports(replace(base.spec, digest="sha256:other")).reason
     assert "cannot be compared" in method.supports(replace(base.spec, digest="commit:other")).reason
+    assert '`quantization = "none"` in [model]' in method.supports(replace(base.spec, quantization="4bit")).reason
     assert "must be" in method.supports(replace(base.spec, hidden_size=64)).reason
+
+
+def test_a_source_for_each_of_several_tasks_must_be_named(home, tmp_path):
+    shutil.copytree(home / "a" / "winner", tmp_path / "several" / "winner" / "tone")
+    (tmp_path / "several" / "winner" / "tasks.json").write_text('{"tasks": ["tone"]}')
+    for given in ("several", "several/winner"):
+        with pytest.raises(SpecError, match=r"winner holds a winner for each of several tasks; give .* in it: tone"):
+            configured(tmp_path, given)
+    (source,) = configured(tmp_path, "several/winner/tone").sources
+    assert source.name == "tone"
 
 
 def test_a_winner_whose_weights_were_changed_is_refused(home, base, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from autopeft_adapter.adapter import Bottleneck
+from autopeft_prefix_tuning.prefix import CHILD
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
@@ -20,9 +21,10 @@ from autopeft.methods.training_space import TRAINING_SPACE, Hyperparameters
 from autopeft.models.attach import attach, trainable
 from autopeft.models.marks import LAYER
 from autopeft.models.saved_addon import SavedAddOn
-from autopeft.search.layer_drop import chosen, decide, dropped, require_layers
+from autopeft.search.layer_drop import chosen, decide, dropped, possible, require_layers
 from autopeft.search.served import ENSEMBLE, Served
 from autopeft.search.without_layers import CannotDropError, without_layers
+from autopeft.study.card import Card
 from autopeft.study.file import StudySpec
 from autopeft.study.folder import CHECKPOINTS
 from autopeft.study.sections import WinnerSection
@@ -82,14 +84,22 @@ def test_low_layers_compute_what_they_compute_in_the_base_model(name):
     assert float((logits(lower) - before).abs().max()) > 1e-3
 
 
+CANNOT = {
+    "bitfit": "changes more than",
+    "mixed": "cannot leave 1 layer alone: .*positions",
+    "prefix_tuning": "cannot leave 1 layer alone: .*positions",
+    "prompt_tuning": "changes more than",
+}
+
+
 @pytest.mark.parametrize("name", few(METHODS, "adalora", "bitfit", "fusion", "mixed", "prompt_tuning"))
 def test_a_method_leaves_low_layers_alone_or_it_is_said_that_it_does_not(name):
     base = tiny_base("bert")
     candidate = candidate_of(name, base)
     model = trained(base, candidate)
     torch.testing.assert_close(logits(without_layers(base, candidate, model, 0)), logits(model))
-    if name in ("bitfit", "prompt_tuning"):
-        with pytest.raises(CannotDropError, match="changes more than"):
+    if name in CANNOT:
+        with pytest.raises(CannotDropError, match=CANNOT[name]):
             without_layers(base, candidate, model, 1)
     else:
         lower = without_layers(base, candidate, model, 3)
@@ -99,6 +109,19 @@ def test_a_method_leaves_low_layers_alone_or_it_is_said_that_it_does_not(name):
         assert not torch.equal(logits(lower), logits(model))
     with pytest.raises(CannotDropError, match=r"cannot leave 4 layers alone|changes more"):
         without_layers(base, candidate, model, 4)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_prefixes_are_dropped_where_that_leaves_the_positions_as_they_were(model_type):
+    base = tiny_base(model_type)
+    layers = "all" if model_type == "distilbert" else "top_half"
+    candidate = candidate_of("prefix_tuning", base, layers=layers)
+    model = trained(base, candidate)
+    lower = without_layers(base, candidate, model, 3)
+    for layer in base.spec.layers[:3]:
+        for module in model.get_submodule(layer).modules():
+            module._modules.pop(CHILD, None)
+    torch.testing.assert_close(logits(lower), logits(model))
 
 
 def test_adapterhub_is_told_which_layers_have_no_adapter(tmp_path):
@@ -166,6 +189,16 @@ def test_a_winner_whose_method_cannot_keeps_all_add_ons_and_says_why(tmp_path, t
     assert said == [f"`drop_layers` in [winner] is {wanted}, but {found.told}."]
 
 
+def test_layers_that_have_no_add_on_lose_none(tmp_path, tiny_model):
+    problem, said = problem_of(write_tiny_study(tmp_path, tiny_model)), []
+    problem = replace(problem, spec=problem.spec.model_copy(update={"winner": WinnerSection(drop_layers=2)}))
+    found = decide(problem, candidate_of("adapter", problem.base, layers="top_half"), said.append)
+    assert (found.count, found.sections) == (0, ())
+    assert "because adapter has no add-on in the lowest 2 layers anyway" in found.told
+    counts, why = possible(problem, candidate_of("adapter", problem.base, layers="top_half"), 3)
+    assert (counts, "anyway" in why) == ([0, 3], True)
+
+
 def test_a_winner_whose_folds_cannot_be_trained_again_keeps_all_add_ons(tmp_path, tiny_model):
     problem, said = problem_of(write_tiny_study(tmp_path, tiny_model)), []
     problem = replace(problem, spec=problem.spec.model_copy(update={"winner": WinnerSection(drop_layers="auto")}))
@@ -206,6 +239,7 @@ def test_a_winner_without_low_add_ons_predicts_what_it_should_and_saves_less(stu
     np.testing.assert_allclose(lower.predict_proba(rows), whole.predict_proba(rows), atol=1e-6)
     assert not any("layer.1." in name for name, _ in lower.module.named_parameters() if "lora" in name)
     assert "of the lowest 2 layers" in (folder / "README.md").read_text()
+    assert Card.read(folder.parent / "mlflow_model" / "data" / "winner") == lower.card
     (section,) = sections_of(study)
     assert [row[0] for row in section["table"]["rows"]] == ["0", "2 (the winner)"]
     assert section["table"]["rows"][1][3] != section["table"]["rows"][0][3]

@@ -169,6 +169,18 @@ def test_what_is_expected_of_a_method_decides_where_folds_say_little_and_yields_
     assert standing(clear, known=wary).ruling().winner == 1
 
 
+def test_a_method_on_several_base_models_is_one_method():
+    each = [
+        record(0, "lora on large", 0.90, 0.90, 0.90, params={"method": "lora"}),
+        record(1, "lora on large", 0.89, 0.89, 0.89, params={"method": "lora"}),
+        record(2, "lora on small", 0.88, 0.88, 0.88, params={"method": "lora"}),
+        record(3, "adapter on small", 0.87, 0.87, 0.87, params={"method": "adapter"}),
+    ]
+    assert standing(each, defaults=()).finalists() == (0, 1, 3)  # three leaders, of two methods
+    entrants = standing(each, known=Beforehand(usual(50), {"adapter": -0.02})).race.entrants
+    assert [one.prior for one in entrants] == [0, 0, 0, -0.02]
+
+
 def test_a_fold_with_more_rows_is_taken_to_deviate_less():
     one, four = usual(50), usual(200)
     assert one.folds == pytest.approx(4 * four.folds) == pytest.approx(0.05**2)

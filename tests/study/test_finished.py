@@ -63,6 +63,20 @@ def test_other_settings_and_other_plugins_are_looked_into(spec):
     assert finished.result_of(spec, {"lora": "autopeft 0.2.0"}) is None
 
 
+def test_a_source_of_a_method_that_has_changed_is_looked_into(spec):
+    source = spec.folder / "outputs" / "earlier" / CARD
+    source.parent.mkdir()
+    source.write_text("{}")
+    (spec.folder / "s.toml").write_text(STUDY + '[methods.merged]\nsources = ["outputs/earlier"]\n')
+    building = StudySpec.from_file(spec.folder / "s.toml")
+    finished.mark(building, PLUGINS, RESULT)
+    assert finished.result_of(building, PLUGINS) == RESULT
+    source.write_text("{ }")
+    assert finished.result_of(building, PLUGINS) is None
+    source.unlink()  # the winner stands alone
+    assert finished.result_of(building, PLUGINS) == RESULT
+
+
 def test_what_has_still_to_be_sent_is_sent(spec):
     (spec.output / "mlflow.outbox.jsonl").write_text("{}\n")
     assert finished.result_of(spec, PLUGINS) is None
