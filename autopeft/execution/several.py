@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from autopeft.execution.shares import shares_of
 from autopeft.execution.weight_check import WeightCheck
 from autopeft.methods.candidate import CandidateSpace
 from autopeft.methods.contract import PeftMethod
-from autopeft.methods.sharing import BELOW, OWN, SHARED, SHARING, SharingMethod, for_each_method
+from autopeft.methods.sharing import BELOW, OWN, SHARED, SHARING, SharingMethod, for_each_method, narrowed
 from autopeft.models.attach import attach, trainable
 from autopeft.models.model_of_tasks import ModelOfTasks, share_weights
 from autopeft.study.sections import FIXED_SEARCH_KEYS
@@ -26,7 +27,7 @@ from autopeft.study.several_tasks import GAIN, alone
 from autopeft.tasks.several import SPACE, TEMPERATURE, SeveralTasks, naming, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from autopeft.methods.registry import Registry
     from autopeft.models.base import BaseModel
@@ -150,19 +151,24 @@ def _space(
         for name, reason in part.refused.items():
             refused.setdefault(name, f"{task}: {reason}")
     first = next(iter(parts.values()))
-    methods = []
+    methods, for_all = [], spec.search.overrides.get(SHARING)
     for name in first.space.methods:
         if name in refused:
             continue
         inner = first.space[name].method
         if reason := _fault(inner, parts, base):
             refused[name] = reason
+            continue
+        method, table = SharingMethod(inner, _choices(inner, base)), spec.search.overrides.get(name)
+        given = table.get(SHARING) if isinstance(table, Mapping) else None  # which is checked with its other dimensions
+        if given is None and for_all is not None and narrowed(for_all, method.choices) is None:
+            refused[name] = f"its add-on cannot be shared in the lower layers only, but `sharing` is {for_all!r}"
         else:
-            methods.append(SharingMethod(inner, _choices(inner, base)))
+            methods.append(method)
     if not methods or (spec.search.methods and refused):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "none was found"
         raise MethodError(f"[search] methods must support every one of [[tasks]], but {reasons}")
-    overrides = for_each_method(spec.search.overrides, [method.name for method in methods])
+    overrides = for_each_method(spec.search.overrides, methods)
     space = CandidateSpace.build(methods, base.spec, overrides, FIXED_SEARCH_KEYS, SPACE, rows)
     if TEMPERATURE not in overrides:
         space = CandidateSpace(replace(part, task=SPACE) for part in space.values())

@@ -10,7 +10,7 @@ from autopeft.methods.dimensions import Categorical
 from autopeft.methods.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -65,11 +65,19 @@ def own(params: Params) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name != SHARING}
 
 
-def for_each_method(overrides: Mapping[str, Any], methods: Iterable[str]) -> dict[str, Any]:
+def narrowed(given: Any, choices: Sequence[str]) -> Any:
+    """What of a `sharing` for all methods one method offers; None where that is nothing. Mistakes stay in it."""
+    lacking = {SHARED, OWN, BELOW} - {*choices}
+    if isinstance(given, list):
+        return [one for one in given if one not in lacking] or None
+    return None if given in lacking else given
+
+
+def for_each_method(overrides: Mapping[str, Any], methods: Iterable[SharingMethod]) -> dict[str, Any]:
     """Keys of [search] in which `sharing`, if it is given for all methods, is in each method's table."""
     found = {name: value for name, value in overrides.items() if name != SHARING}
     if SHARING in overrides:
-        for name in methods:
-            if isinstance(table := found.get(name, {}), Mapping):
-                found[name] = {SHARING: overrides[SHARING], **table}
+        for method in methods:
+            if isinstance(table := found.get(method.name, {}), Mapping):
+                found[method.name] = {SHARING: narrowed(overrides[SHARING], method.choices), **table}
     return found

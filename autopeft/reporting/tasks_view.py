@@ -25,8 +25,13 @@ MEANING = (
 )
 
 
-def held_out(tasks: Mapping[str, TaskScore]) -> ReportSection:
-    """Each task on its held-out rows and in cross-validation, and which tasks are worse together than alone."""
+def held_out(tasks: Mapping[str, TaskScore], notes: Mapping[str, str]) -> ReportSection:
+    """Each task on its held-out rows and in cross-validation, and which tasks are worse together than alone.
+
+    Args:
+        tasks: their scores.
+        notes: on the training of models; those on tasks alone are told.
+    """
     rows = [
         (
             name, task.kind, task.metric, _score(task.score), f"{_score(task.single)} ({task.single_name})",
@@ -36,9 +41,10 @@ def held_out(tasks: Mapping[str, TaskScore]) -> ReportSection:
         for name, task in tasks.items()
     ]  # fmt: skip
     columns = ("task", "kind", "metric", "winner", "alone", "gain", "baseline", "gain in cross-validation")
+    of_tasks = {alone: notes[alone] for name in tasks if (alone := f"{name} alone") in notes}
     return ReportSection(
         "The tasks on their held-out rows",
-        f"{MEANING} {verdict(tasks)}",
+        " ".join([MEANING, verdict(tasks), *(f"{alone}: {note}." for alone, note in of_tasks.items())]),
         table=ReportTable(columns, tuple(rows), (3, 4, 5, 6, 7)),
     )
 

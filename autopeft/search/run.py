@@ -323,8 +323,8 @@ def _select_winner(
                 scores = several_winner.select_winner(problem, candidate, folder, origins, failed, announcer, study)
             else:
                 scores = select_winner(problem, candidate, folder, str(origin), failed, announcer, found, search.over)
-        except (StoreError, MachineError, ModelError, SpecError):  # disk, machine, base model or user's metric:
-            raise  # not a method's fault
+        except (StoreError, MachineError, ModelError, SpecError, single_tasks.AloneError):
+            raise  # disk, machine, base model, own metric, what several tasks are compared with: not a method's fault
         except Exception as error:  # a method may do anything
             over[best.method] = in_a_line(error)
             study.set_user_attr(PASSED_OVER, over)

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 from autopeft.budget.memory_watch import release_memory
 from autopeft.common.containment import guarded
-from autopeft.common.exceptions import ModelError, SpecError, StoreError, StudyError, in_a_line
+from autopeft.common.exceptions import ModelError, SpecError, StoreError, in_a_line
 from autopeft.common.files import draft_folder, put, whole
 from autopeft.common.units import counted
 from autopeft.methods.sharing import SharingMethod, own
+from autopeft.models.attach import attach, trainable
 from autopeft.models.model_of_tasks import ModelOfTasks
 from autopeft.reporting import tasks_view
 from autopeft.reporting.short_name import short_name
 from autopeft.search.announcer import refit_seconds
 from autopeft.search.refit_guard import guarded_refit
 from autopeft.search.select_winner import baseline, card_of, keep_answers, saved_score, score_default
-from autopeft.search.single_tasks import singles
+from autopeft.search.single_tasks import AloneError, singles
 from autopeft.search.story import source_of, test_interval
 from autopeft.study import predictions as held_out
 from autopeft.study import report_section
@@ -29,6 +30,7 @@ from autopeft.study.card import Card, Evidence
 from autopeft.study.folder import PREDICTIONS, SECTIONS, TASKS, WINNER
 from autopeft.study.journal import writing
 from autopeft.study.phase import REFITTING, SCORING
+from autopeft.study.raced import ruling_on
 from autopeft.study.record import STOPPED_EARLY, TestScores, records
 from autopeft.study.states import COUNTED
 from autopeft.study.task_scores import TaskScore, facts_in, scores_in
@@ -66,7 +68,7 @@ def select_winner(
     untuned default on all tasks, except of methods that were `left_out`.
 
     Raises:
-        StudyError: a single-task default cannot be trained again.
+        AloneError: a single-task default cannot be trained again.
         Exception: as `select_winner.select_winner`.
     """
     started, found, alone = time.monotonic(), records(study), singles(study.user_attrs)
@@ -81,7 +83,7 @@ def select_winner(
         with writing(folder):
             draft = stack.enter_context(draft_folder(folder))
         with guarded(problem.spec.search.hang_timeout):
-            made, told = _refitted(problem, best, record, draft / "winner", origins[best.method.name], announcer)
+            made = _refitted(problem, best, record, draft / "winner", origins[best.method.name], announcer)
         single = {
             name: _single(part, name, draft / f"alone_{name}", origins, alone[name], announcer)
             for name, part in problem.parts.items()
@@ -98,11 +100,18 @@ def select_winner(
             for name, part in problem.space.items()
             if name not in untuned and name not in left_out
         }
-    notes = {held_out.WINNER: told} if told else {}
     answers = {name: by_default.get(name, "left out of the search") for name in problem.space}
-    notes |= {name: reason for name, reason in answers.items() if isinstance(reason, str)}
+    notes = {
+        name: note
+        for name, one in {held_out.WINNER: made, **answers}.items()
+        if (note := one if isinstance(one, str) else next(iter(one.values())).told)
+    }
+    for name, one in single.items():
+        if one.told:
+            notes[f"{name} alone"] = one.told
+            announcer.say(f"{name} alone: {one.told}")
     defaults = {name: None if isinstance(one, str) else _gain(one, single) for name, one in answers.items()}
-    tasks = _kept(problem, made, single, scores_in(record.facts), alone)
+    tasks = _kept(problem, made, single, scores_in(record.facts), alone, notes)
     seconds = round(time.monotonic() - started, 3)
     return TestScores(_gain(made, single), 0.0, defaults, notes, seconds, ALONE, tasks=tasks)
 
@@ -113,6 +122,7 @@ def _kept(
     single: Mapping[str, Scored],
     folds: Mapping[str, tuple[float, ...]],
     alone: Mapping[str, TrialRecord],
+    notes: Mapping[str, str],
 ) -> dict[str, TaskScore]:
     """The scores of each task; its answers, and the report's section on all of them, are written beside the winner."""
     tasks, output = dict[str, TaskScore](), problem.spec.output
@@ -136,7 +146,7 @@ def _kept(
         }
         keep_answers(part, written, predictions_of(output, name))
     with writing(output), whole(output / SECTIONS, lasting=True) as draft:
-        report_section.write([tasks_view.held_out(tasks)], draft)
+        report_section.write([tasks_view.held_out(tasks, notes)], draft)
     return tasks
 
 
@@ -164,10 +174,19 @@ def describe(problem: Problem, study: optuna.Study, best: TrialRecord, test: Tes
             budget=budget,
             hyperparameters={key: value for key, value in candidate.dimensions.items()
                              if key not in own(candidate.params)},
-            trained_params=best.trainable_params or 0,
+            trained_params=_trained_params(part, candidate),
             stopped=study.user_attrs[STOPPED_EARLY],
+            refit=test.notes.get(held_out.WINNER, ""),
+            race=ruling.sentence if (ruling := ruling_on(study.user_attrs, best)) else "",
         )  # fmt: skip
         winner.describe(folder / WINNER / name, Card.read(folder / WINNER / name), evidence)
+
+
+def _trained_params(part: Problem, candidate: Candidate) -> int:
+    """How many parameters are trained of the model that answers for a task; an add-on may be shared with others."""
+    assert isinstance(candidate.method, SharingMethod)
+    model = attach(part.base, candidate.method.inner, own(candidate.params), meta=True)
+    return sum(parameter.numel() for parameter in trainable(model).values())
 
 
 def predictions_of(output: Path, task: str) -> Path:
@@ -183,8 +202,8 @@ def _refitted(
     folder: Path,
     origin: str,
     announcer: Announcer,
-) -> tuple[dict[str, Scored], str]:
-    """Train on the rows of all tasks, save each task's model, and score it; and a note on the training."""
+) -> dict[str, Scored]:
+    """Train on the rows of all tasks, save each task's model, and score it."""
     refitted = guarded_refit(problem, candidate, record, announcer.say)
     model, told = refitted.model, refitted.told
     assert isinstance(model, ModelOfTasks)
@@ -201,7 +220,9 @@ def _refitted(
     del refitted, model  # their memory is needed
     release_memory()
     announcer.enter(SCORING, str(candidate))
-    return {name: saved_score(part, tasks[name], folder / name) for name, part in problem.parts.items()}, told
+    return {
+        name: saved_score(part, tasks[name], folder / name)._replace(told=told) for name, part in problem.parts.items()
+    }
 
 
 def _single(
@@ -211,7 +232,10 @@ def _single(
     candidate = part.space.parse(record.params)
     made = score_default(part, candidate, folder, origins[candidate.method.name], [record], announcer)
     if isinstance(made, str):
-        raise StudyError(f'the task "{name}" could not be trained alone again: {made}')
+        raise AloneError(
+            f'the task "{name}" could not be trained alone again, with which the winner is compared: {made}. Run the '
+            "same command again to try once more."
+        )
     return made
 
 
@@ -229,7 +253,7 @@ def _default(
         with guarded(problem.spec.search.hang_timeout):
             if reason := problem.budget.reason(problem.cost_estimator(default)):
                 return f"its default {reason}"
-            return _refitted(problem, default, record, folder, origin, announcer)[0]
+            return _refitted(problem, default, record, folder, origin, announcer)
     except (StoreError, ModelError, SpecError):  # not a method's fault
         raise
     except Exception as error:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from autopeft.methods.candidate import Candidate
     from autopeft.search.announcer import Announcer
 
+
+class AloneError(StudyError):
+    """A task cannot be trained alone, with which the score of the study is compared; no method's fault."""
+
+
 USUAL = "lora"
 """The method whose default is trained where nothing says which fixed default is best."""
 
@@ -121,7 +126,8 @@ def _trained(
             f'the task "{name}" could not be trained alone by the default of {candidate.name}: {why}. Its score is '
             "what the others are compared with, so fix this, or leave that method out with `exclude` in [search]."
         )
-    announcer.say(f"{name} alone: {part.metric} {record.score:.4f}")
+    told = f", but {record.reason}" if record.reason else ""
+    announcer.say(f"{name} alone: {part.metric} {record.score:.4f}{told}")
     Checkpoint.clear(part.spec.output)
     with suppress(OSError):
         part.spec.output.rmdir()

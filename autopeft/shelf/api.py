@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 WAIT = 0.002
 """Seconds to wait for more requests before a batch of one is answered."""
 
+ONLY_ONE = "no other winner here can share a pass with it"
+"""Why a winner's rows run alone, where nothing about it is in the way."""
+
 MOST = 64
 """Rows of a batch."""
 
@@ -109,8 +112,8 @@ class Api:
             "method": winner.card.method,
             "params": dict(winner.card.params),
             "base_model": winner.card.base_model,
-            "runs": "alone" if name in self._shelf.turns else "with others",
-            "reason": self._shelf.turns.get(name, ""),
+            "runs": "with others" if self._shelf.shares(name) else "alone",
+            "reason": self._shelf.turns.get(name, "" if self._shelf.shares(name) else ONLY_ONE),
         }
 
     @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common import machine
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
     from autopeft.shelf.shelf import Question, Shelf
     from autopeft.shelf.texts import Text
+
+    Asked = tuple[Question | Prompts, asyncio.Future[Any]]
 
 ROOM = 16
 """So many full batches may wait; further requests are refused until there is room."""
@@ -39,7 +40,7 @@ class Batcher:
 
     def __init__(self, shelf: Shelf, wait: float, most: int) -> None:
         self._shelf, self._wait, self._most = shelf, wait, most
-        self._queue: asyncio.Queue[tuple[Question | Prompts, asyncio.Future[Any]]] = asyncio.Queue()
+        self._queue: asyncio.Queue[Asked] = asyncio.Queue()
         self._rows = 0
         self._thread = ThreadPoolExecutor(1, "autopeft-shelf")
 
@@ -67,13 +68,13 @@ class Batcher:
         """Answer until it is cancelled."""
         loop = asyncio.get_running_loop()
         with self._thread:
+            held = None
             while True:
-                jobs = [await self._queue.get()]
+                jobs = [held or await self._queue.get()]
                 if self._queue.empty() and self._wait:
                     await asyncio.sleep(self._wait)
-                with suppress(asyncio.QueueEmpty):
-                    while sum(len(job.cells) for job, _ in jobs) < self._most:
-                        jobs.append(self._queue.get_nowait())
+                more, held = self._more(len(jobs[0][0].cells))
+                jobs += more
                 found = await loop.run_in_executor(self._thread, self._answered, [job for job, _ in jobs])
                 for (job, future), answer in zip(jobs, found, strict=True):
                     self._rows -= len(job.cells)
@@ -83,6 +84,17 @@ class Batcher:
                         future.set_exception(answer)
                     else:
                         future.set_result(answer)
+
+    def _more(self, rows: int) -> tuple[list[Asked], Asked | None]:
+        """What waits and goes into a batch that has so many rows; and the first one that has no room in it."""
+        found: list[Asked] = []
+        while rows < self._most and not self._queue.empty():
+            following = self._queue.get_nowait()
+            rows += len(following[0].cells)
+            if rows > self._most:
+                return found, following
+            found.append(following)
+        return found, None
 
     async def _put(self, job: Question | Prompts) -> Any:
         if self._rows > ROOM * self._most:

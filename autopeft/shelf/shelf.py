@@ -115,6 +115,10 @@ class Shelf:
             raise UserInputError(f"no winner has the name {quoted(name)}; {nearest(name, self.winners)}")
         return self.winners[name]
 
+    def shares(self, name: str) -> bool:
+        """Whether a winner's rows go through the base model together with those of others."""
+        return self._settled.joint is not None and name in self._settled.parts
+
     def predict(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
         """The answer of each winner to its rows, as `Winner.predict` gives them.
 
@@ -150,7 +154,7 @@ class Shelf:
         together: dict[str, tuple[Sequence[Question], pd.DataFrame, Asked]] = {}
         for name in dict.fromkeys(question.winner for question in questions):
             own = [question for question in questions if question.winner == name]
-            if self._settled.joint is None or name not in self._settled.parts:
+            if not self.shares(name):
                 self._in_turn(own)
             elif readable := self._readable(name, own):
                 some, cells, rows = readable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
+from autopeft.common.bounds import Bounds
 from autopeft.common.exceptions import SpecError, UserInputError
 from autopeft.data.rows_of_tasks import RowsOfTasks, task_of
 from autopeft.methods.dimensions import Float
@@ -32,7 +33,7 @@ TEMPERATURE = "temperature"
 n^(1 / temperature). 1 draws all rows alike, and a high temperature all tasks alike (Raffel et al. 2020,
 arXiv:1910.10683, section 3.5.2)."""
 
-SPACE = SearchSpace({TEMPERATURE: Float(low=1.0, high=10.0, default=2.0, log=True)})
+SPACE = SearchSpace({TEMPERATURE: Float(low=1.0, high=10.0, default=2.0, log=True, bounds=Bounds(least=1))})
 """The dimensions of a study of several tasks that do not depend on the method."""
 
 

@@ -35,7 +35,8 @@ def scheduled(task: Task, data: Encoded, rows: np.ndarray, batches: int, seed: i
         return bucketed(data.extents[rows], batches, seed, order)
     assert isinstance(task, SeveralTasks)
     places = {name: own for name, own, _ in data.split(rows)}
-    counts = shares({name: len(part) for name, part in data.parts.items() if name in places}, batches, task.temperature)
+    sizes = {name: len(part) for name, part in data.parts.items() if name in places}
+    counts = shares(sizes, batches, task.temperature, order)
     size, generator = -(-len(rows) // batches), np.random.default_rng(seed)
     found: list[np.ndarray] = []
     for name, own in places.items():
@@ -47,18 +48,24 @@ def scheduled(task: Task, data: Encoded, rows: np.ndarray, batches: int, seed: i
     return [found[position] for position in np.random.default_rng(order).permutation(batches)]
 
 
-def shares(sizes: Mapping[str, int], batches: int, temperature: float) -> dict[str, int]:
-    """How many of the batches each task gets: in proportion to n^(1 / temperature), and one if there is one for each.
+def shares(sizes: Mapping[str, int], batches: int, temperature: float, seed: int) -> dict[str, int]:
+    """How many of the batches each task gets: in proportion to n^(1 / temperature), and at least one.
+
+    Where there are fewer batches than tasks, the tasks that get one are drawn with these proportions.
 
     Args:
         sizes: number of rows of each task.
         batches: in all.
         temperature: from 1, for shares in proportion to the rows.
+        seed: of the draw.
     """
     weights = np.array([size ** (1 / temperature) for size in sizes.values()])
-    least = 1 if batches >= len(sizes) else 0
-    exact = weights / weights.sum() * (batches - least * len(sizes))
+    weights /= weights.sum()
+    if batches < len(sizes):
+        drawn = np.random.default_rng(seed).choice(len(sizes), batches, replace=False, p=weights)
+        return {name: int(place in drawn) for place, name in enumerate(sizes)}
+    exact = weights * (batches - len(sizes))
     counts = np.floor(exact).astype(int)
-    left = batches - least * len(sizes) - int(counts.sum())
+    left = batches - len(sizes) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
-    return {name: int(count) + least for name, count in zip(sizes, counts, strict=True)}
+    return {name: int(count) + 1 for name, count in zip(sizes, counts, strict=True)}

@@ -116,7 +116,7 @@ def attend(
         `[rows, queries, heads, head_dim]`, and no attention weights.
     """
     prefix = getattr(module, CHILD, None)
-    if isinstance(prefix, Prefix | ProjectedPrefix):
+    if isinstance(prefix, nn.Module):  # also one that stands for the prefixes of several winners
         if attention_mask is None and query.shape[2] > 1 and _is_causal(module, options):
             attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()[None, None]
         states = prefix()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from rich.console import Console
+from safetensors.torch import load_file
 
 import autopeft as api
 from autopeft.common.exceptions import SpecError, StudyError, UserInputError
@@ -28,8 +30,8 @@ from autopeft.models.attach import attach, trainable
 from autopeft.models.model_of_tasks import ModelOfTasks
 from autopeft.models.weights_file import read_weights, write_weights
 from autopeft.reporting.leaderboard import leaderboard
-from autopeft.reporting.tasks_view import verdict
-from autopeft.search import single_tasks
+from autopeft.reporting.tasks_view import held_out, verdict
+from autopeft.search import several_winner, single_tasks
 from autopeft.search.single_tasks import singles
 from autopeft.study.file import StudySpec
 from autopeft.study.record import Result
@@ -211,15 +213,18 @@ def test_first_values_from_rows_are_those_of_each_tasks_own_rows(problem, sharin
 
 def test_a_temperature_of_one_draws_all_rows_alike_and_a_high_one_all_tasks():
     sizes = {"large": 900, "small": 100}
-    assert shares(sizes, 100, 1.0) == {"large": 90, "small": 10} or shares(sizes, 100, 1.0) == {
-        "large": 89,
-        "small": 11,
-    }
-    assert shares(sizes, 100, 2.0) == {"large": 75, "small": 25}
-    assert shares(sizes, 100, 1e9) == {"large": 50, "small": 50}
-    assert shares({"large": 10**6, "small": 1}, 10, 1.0)["small"] == 1, "each task is trained in every epoch"
-    assert sum(shares({"a": 7, "b": 5, "c": 3}, 11, 3.0).values()) == 11
-    assert sum(shares({"a": 7, "b": 5, "c": 3}, 2, 3.0).values()) == 2
+    assert shares(sizes, 100, 1.0, 0)["large"] in (89, 90)
+    assert shares(sizes, 100, 2.0, 0) == {"large": 75, "small": 25}
+    assert shares(sizes, 100, 1e9, 0) == {"large": 50, "small": 50}
+    assert shares({"large": 10**6, "small": 1}, 10, 1.0, 0)["small"] == 1, "each task is trained in every epoch"
+    assert sum(shares({"a": 7, "b": 5, "c": 3}, 11, 3.0, 0).values()) == 11
+
+
+def test_with_fewer_batches_than_tasks_each_task_has_its_turn():
+    epochs = [shares({"a": 70, "b": 50, "c": 3}, 2, 2.0, seed) for seed in range(60)]
+    assert all(sum(one.values()) == 2 and max(one.values()) == 1 for one in epochs)
+    times = {name: sum(one[name] for one in epochs) for name in "abc"}
+    assert 0 < times["c"] < times["b"] <= times["a"] < 60
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
@@ -235,7 +240,7 @@ def test_a_batch_has_rows_of_one_task_and_an_epoch_as_many_as_there_are(problem,
         assert "labels" in tensors
         assert len(chosen) <= 8
     drawn = {name: len(part) for name, part in problem.train.parts.items()}
-    assert {name: tasks.count(name) for name in NAMES} == shares(drawn, count, temperature)
+    assert {name: tasks.count(name) for name in NAMES} == shares(drawn, count, temperature, 2)
     assert abs(sum(map(len, batches)) - len(rows)) <= count
     other = scheduled(task, problem.train, problem.folds[1].train, count, 3, 2)
     assert [task_of(problem.train.batch(problem.folds[1].train[few]))[0] for few in other] == tasks
@@ -409,6 +414,9 @@ def test_each_tasks_winner_answers_as_it_was_scored(finished):
         winner = api.load(output / "winner", task=name)
         assert winner.evidence.test_score == pytest.approx(result["test"]["tasks"][name]["score"])
         assert winner.evidence.fold_scores == scores_in(result["best"]["facts"])[name]
+        assert winner.evidence.refit == result["test"]["notes"].get("winner", "")
+        saved = load_file(output / "winner" / name / "adapter_model.safetensors")
+        assert winner.evidence.trained_params == sum(map(torch.numel, saved.values()))
         cells = [["w1", "w2"], ["w3"]] if column == "tokens" else ["w1 w2", "w3"]
         assert len(winner.predict(pd.DataFrame({column: cells}))) == 2
     truths = pd.read_csv(output / "test_predictions_tone.csv")
@@ -469,6 +477,28 @@ def test_other_tasks_are_another_study(finished):
     assert "began with other settings: tasks" in done.stderr
 
 
+def test_a_task_that_cannot_be_trained_alone_again_is_no_methods_fault(finished, tmp_path, monkeypatch):
+    study = shutil.copytree(finished[0].parent, tmp_path / "again", symlinks=True) / "study.toml"
+    shutil.rmtree(study.parent / "outputs" / "several" / "winner")
+    plain = several_winner.score_default
+
+    def failing(part, *others):
+        return "its default failed: no memory" if part.task.kind == "regression" else plain(part, *others)
+
+    monkeypatch.setattr(several_winner, "score_default", failing)
+    said = autopeft_here("run", "study.toml", cwd=study.parent)
+    assert (said.returncode, "cannot be the winner" in said.stderr) == (1, False)
+    assert 'the task "size" could not be trained alone again, with which the winner is compared' in said.stderr
+    monkeypatch.undo()
+    assert run_study(study)["best"]["number"] == finished[1]["best"]["number"]
+
+
+def test_what_is_said_of_the_training_of_a_task_alone_stands_in_the_report():
+    score = TaskScore("regression", "r2", 0.5, 0.4, "lora", 0.0, "mean", (0.5, 0.6), (0.4, 0.5))
+    section = held_out({"size": score}, {"size alone": "the refit collapsed", "winner": "of the winner"})
+    assert section.text.endswith("size alone: the refit collapsed.")
+
+
 # What does not combine.
 
 TASK = {"kind": "regression", "data": {"train": "x"}}
@@ -509,6 +539,25 @@ def test_several_tasks_have_one_worker_with_the_whole_budget(tmp_path, tiny_mode
     several = replace(problem, spec=problem.spec.model_copy(update={"search": SearchSection(cohort=4)}))
     with pytest.raises(SpecError, match=r"`cohort` in \[search\] must be 1 if the study has `\[\[tasks\]\]`"):
         cohort_choice.require(several)
+
+
+def test_what_one_method_cannot_share_leaves_it_out_and_not_the_others(tmp_path, tiny_model):
+    study = write(tmp_path, tiny_model, STUDY[: STUDY.rindex("[[tasks]]")])
+    edit(study, ('methods = ["lora"]', 'exclude = ["adalora"]\nsharing = "shared_below"'))
+    problem, _ = made_ready(StudySpec.from_file(study), discover())
+    assert problem.refused["prompt_tuning"].startswith("its add-on cannot be shared in the lower layers only")
+    assert "lora" in problem.space
+    edit(study, ('"shared_below"', '["own", "shared_below"]'))
+    problem, _ = made_ready(StudySpec.from_file(study), discover())
+    assert problem.space["prompt_tuning"].own[SHARING].choices == ("own",)
+    assert problem.space["lora"].own[SHARING].choices == ("own", "shared_below")
+
+
+def test_a_temperature_below_one_is_refused_before_anything_is_trained(tmp_path, tiny_model):
+    study = write(tmp_path, tiny_model)
+    edit(study, ('methods = ["lora"]', 'methods = ["lora"]\ntemperature = 0.001'))
+    with pytest.raises(SpecError, match="temperature"):
+        made_ready(StudySpec.from_file(study), discover())
 
 
 def test_a_method_with_a_training_callback_is_refused(tmp_path, tiny_model):

@@ -13,6 +13,7 @@ import pytest
 
 from autopeft import Shelf, load
 from autopeft.shelf import guard
+from autopeft.shelf.batcher import Batcher
 from tests.conftest import autopeft_here
 from tests.shelf.served import serving
 from tests.shelf.test_shelf import same
@@ -76,6 +77,27 @@ def test_it_says_what_it_serves(client):
     assert (tone["name"], tone["columns"], tone["labels"]) == ("tone", ["text"], ["maybe", "no", "yes"])
     assert (count["task"], count["method"], count["runs"]) == ("regression", "adapter", "with others")
     assert client.get("/v1/models") == (200, {"object": "list", "data": []})
+
+
+def test_a_winner_without_others_is_said_to_run_alone(folders):
+    with serving(Shelf.load([folders["tone"]])) as client:
+        (tone,) = client.get("/winners")[1]["winners"]
+    assert (tone["runs"], tone["reason"]) == ("alone", "no other winner here can share a pass with it")
+
+
+def test_a_batch_has_no_more_rows_than_allowed_unless_one_request_does(shelf):
+    batcher = Batcher(shelf, 0, 10)
+
+    def waiting(*rows):
+        for count in rows:
+            batcher._queue.put_nowait((shelf.question("tone", rows_of("text-classification", count)), None))
+
+    waiting(4, 3, 6)
+    more, held = batcher._more(2)
+    assert ([len(job.cells) for job, _ in more], len(held[0].cells)) == ([4, 3], 6)
+    waiting(4)
+    assert [len(job.cells) for job, _ in batcher._more(6)[0]] == [4]
+    assert batcher._more(12) == ([], None)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from autopeft_prefix_tuning.prefix import prefixes
 
 from autopeft import Shelf, load
 from autopeft.common.exceptions import DataError, ModelError, UserInputError
@@ -175,6 +176,23 @@ def test_any_method_answers_as_alone_beside_others(tmp_path, tiny_model, folders
         same(found[name], load(folder).as_json(rows[name]))
 
 
+def test_winners_with_prefixes_share_a_pass(tmp_path, tiny_model):
+    kinds = {"one": "text-classification", "other": "regression"}
+    own = {name: winner_of(tmp_path, tiny_model, kind, "prefix_tuning", name) for name, kind in kinds.items()}
+    winners = {name: load(folder) for name, folder in own.items()}
+    torch.manual_seed(0)
+    for winner in winners.values():
+        for prefix in prefixes(winner.module).values():
+            prefix.states.data += torch.randn_like(prefix.states)
+    rows = {name: rows_of(kind, 4) for name, kind in kinds.items()}
+    expected = {name: winner.as_json(rows[name]) for name, winner in winners.items()}
+    shelf = Shelf(winners)
+    assert shelf.turns == {}
+    found = shelf.as_json(rows)
+    for name in kinds:
+        same(found[name], expected[name])
+
+
 def test_a_method_that_changes_its_trunk_itself_runs_in_turns_and_that_is_told(folders):
     """What a method puts in place of the trunk's own pass is not part of the joined trunk; the check finds that."""
     winners = {name: load(folders[name]) for name in ("down", "low", "tags")}
@@ -201,6 +219,7 @@ def test_a_winner_alone_is_a_shelf_too(folders):
     shelf = Shelf.load([folders["low"]])
     rows = rows_of("text-classification", 3)
     same(shelf.as_json({"low": rows})["low"], load(folders["low"]).as_json(rows))
+    assert (shelf.shares("low"), shelf.turns) == (False, {})
 
 
 def test_another_base_is_refused_with_both_digests(tmp_path, folders):
