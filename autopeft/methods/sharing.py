@@ -68,7 +68,7 @@ def own(params: Params) -> dict[str, Any]:
 def narrowed(given: Any, choices: Sequence[str]) -> Any:
     """What of a `sharing` for all methods one method offers; None where that is nothing. Mistakes stay in it."""
     lacking = [one for one in (SHARED, OWN, BELOW) if one not in choices]
-    if isinstance(given, list):
+    if isinstance(given, list) and given:
         return [one for one in given if one not in lacking] or None
     return None if given in lacking else given
 
