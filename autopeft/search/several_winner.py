@@ -101,19 +101,20 @@ def select_winner(
             if name not in untuned and name not in left_out
         }
     answers = {name: by_default.get(name, "left out of the search") for name in problem.space}
-    notes = {
-        name: note
-        for name, one in {held_out.WINNER: made, **answers}.items()
-        if (note := one if isinstance(one, str) else next(iter(one.values())).told)
-    }
-    for name, one in single.items():
-        if one.told:
-            notes[f"{name} alone"] = one.told
-            announcer.say(f"{name} alone: {one.told}")
+    of_alone = {f"{name} alone": one.told for name, one in single.items() if one.told}
+    for alone_name, told in of_alone.items():
+        announcer.say(f"{alone_name}: {told}")
+    notes = _notes({held_out.WINNER: made, **answers}) | of_alone
     defaults = {name: None if isinstance(one, str) else _gain(one, single) for name, one in answers.items()}
     tasks = _kept(problem, made, single, scores_in(record.facts), alone, notes)
     seconds = round(time.monotonic() - started, 3)
     return TestScores(_gain(made, single), 0.0, defaults, notes, seconds, ALONE, tasks=tasks)
+
+
+def _notes(found: Mapping[str, Mapping[str, Scored] | str]) -> dict[str, str]:
+    """What is to be said of models on all tasks: of their training, or why there is none."""
+    told = {name: one if isinstance(one, str) else next(iter(one.values())).told for name, one in found.items()}
+    return {name: note for name, note in told.items() if note}
 
 
 def _kept(
