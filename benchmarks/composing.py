@@ -8,7 +8,8 @@ is refitted and scored once on the test rows. Prints the mean accuracy over the 
 paired difference from LoRA and from an adapter without sources.
 
     OMP_NUM_THREADS=1 python benchmarks/composing.py --folder DATA --out DIR      # DATA: see bank/README.md
-    python benchmarks/composing.py --folder DATA --out DIR --tables               # what is there so far
+    python benchmarks/composing.py --out DIR --tables                             # what is there so far
+    python benchmarks/composing.py --out benchmarks/composing --tables            # the table of docs/composing.md
 
 It goes on where it was; a split that is finished stays as it is, whatever the options.
 `--quick` has few rows, trials and epochs, to see that it runs.
