@@ -43,7 +43,9 @@ ROWS = {"emotions": 300, "likeness": 150, "names": 100}
 
 QUICK_ROWS = {"emotions": 150, "likeness": 40, "names": 40}
 TESTED, QUICK_TESTED = 600, 60
-FOLDS = 3
+OPTIONS = ("model", "trials", "epochs", "batch_size", "folds", "max_length", "methods", "quick")
+"""What the scores of a seed depend on; seeds with different ones are not put into one table."""
+
 METRICS = {"emotions": "f1_macro", "likeness": "spearman", "names": "entity_f1"}
 
 
@@ -83,12 +85,13 @@ def study(name: str, own: Mapping[str, Any], arguments: argparse.Namespace, seed
             "methods": arguments.methods,
             "trials": trials,
             "epochs": arguments.epochs,
+            "batch_size": arguments.batch_size,
             "pruner": "none",
             "race": 0,
             "references": False,
             "portfolio": False,
         },
-        "validation": {"folds": FOLDS, **own.get("validation", {})},
+        "validation": {"folds": arguments.folds, **own.get("validation", {})},
         **{key: value for key, value in own.items() if key != "validation"},
     }
     return run(StudySpec.from_mapping(content), discover(), make_progress(Console(stderr=True)))
@@ -97,18 +100,27 @@ def study(name: str, own: Mapping[str, Any], arguments: argparse.Namespace, seed
 def measured(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The scores of a seed, and the rows that each side trained on in its search."""
     kept = arguments.out / f"seed_{seed}.json"
+    options = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
     if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if not arguments.tables and found["options"] != options:
+            sys.exit(f"{kept} was measured with {found['options']}, not {options}: take another --out.")
+        return found
     rows, tested = (QUICK_ROWS, QUICK_TESTED) if arguments.quick else (ROWS, TESTED)
     tasks = files(Folders(arguments.folder), seed, arguments.out, rows, tested)
     together = study("together", {"tasks": [*tasks.values()]}, arguments, seed, arguments.trials)
-    found: dict[str, Any] = {"best": together.best.params, "gain": together.test.winner, "tasks": {}}
-    epochs, alone_rows = (arguments.epochs * (FOLDS - 1) * n for n in (sum(rows.values()), 0))
+    found: dict[str, Any] = {
+        "options": options,
+        "best": together.best.params,
+        "gain": together.test.winner,
+        "tasks": {},
+    }
+    epochs, alone_rows = (arguments.epochs * (arguments.folds - 1) * n for n in (sum(rows.values()), 0))
     found["rows_together"] = epochs * (sum(one.complete for one in together.records) + 1)
     for name, task in tasks.items():
         own = {"task": {"kind": task["kind"]}, "data": task["data"], "validation": {"metric": task["metric"]}}
         alone = study(name, own, arguments, seed, arguments.trials + 1)
-        alone_rows += arguments.epochs * (FOLDS - 1) * rows[name] * sum(one.complete for one in alone.records)
+        alone_rows += arguments.epochs * (arguments.folds - 1) * rows[name] * sum(one.complete for one in alone.records)
         score = together.test.tasks[name]
         found["tasks"][name] = {
             "metric": score.metric,
@@ -174,6 +186,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--trials", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--methods", nargs="+", default=["lora", "adapter"])
     parser.add_argument("--quick", action="store_true")

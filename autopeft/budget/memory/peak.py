@@ -15,6 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autopeft.budget.memory import allocator, gpu
+from autopeft.budget.memory.cached_tensors import clear_cached_tensors
 from autopeft.budget.memory.events import ACTIVATIONS
 from autopeft.budget.memory.live_bytes import LiveBytes
 from autopeft.budget.memory.repeated_layers import LayersDiffer, Shortcut
@@ -139,11 +140,13 @@ def _trace(
     # Made before the modes are on: with them it would take a hundred times as long.
     tensors = (*module.parameters(), *module.buffers())
     bare = {id(t): torch.empty(t.shape, dtype=t.dtype, device="meta") for t in tensors}
+    clear_cached_tensors(module)  # a real tensor there would not count
     with (
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
         LiveBytes(on_gpu=on_gpu) as live,
         ExitStack() as stack,
     ):
+        stack.callback(clear_cached_tensors, module)
         if on_gpu and place == "cpu":
             stack.enter_context(fused_dropout())
         _materialise(module, lambda tensor: FakeTensor(mode, bare[id(tensor)], torch.device(place)))
