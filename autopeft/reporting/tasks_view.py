@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from autopeft.reporting.short_name import short_name
 from autopeft.study.record import listed
 from autopeft.study.report_section import ReportSection, ReportTable
-from autopeft.study.task_scores import SINGLES, lead, scores_in
+from autopeft.study.task_scores import SINGLES, alone_key, lead, scores_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,10 +41,10 @@ def held_out(tasks: Mapping[str, TaskScore], notes: Mapping[str, str]) -> Report
         for name, task in tasks.items()
     ]  # fmt: skip
     columns = ("task", "kind", "metric", "winner", "alone", "gain", "baseline", "gain in cross-validation")
-    of_tasks = {alone: notes[alone] for name in tasks if (alone := f"{name} alone") in notes}
+    of_tasks = {key: notes[key] for name in tasks if (key := alone_key(name)) in notes}
     return ReportSection(
         "The tasks on their held-out rows",
-        " ".join([MEANING, verdict(tasks), *(f"{alone}: {note}." for alone, note in of_tasks.items())]),
+        " ".join([MEANING, verdict(tasks), *(f"{key}: {note}." for key, note in of_tasks.items())]),
         table=ReportTable(columns, tuple(rows), (3, 4, 5, 6, 7)),
     )
 

@@ -33,7 +33,7 @@ from autopeft.study.phase import REFITTING, SCORING
 from autopeft.study.raced import ruling_on
 from autopeft.study.record import STOPPED_EARLY, TestScores, records
 from autopeft.study.states import COUNTED
-from autopeft.study.task_scores import TaskScore, facts_in, scores_in
+from autopeft.study.task_scores import TaskScore, alone_key, facts_in, scores_in
 from autopeft.winner import winner
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ def select_winner(
             if name not in untuned and name not in left_out
         }
     answers = {name: by_default.get(name, "left out of the search") for name in problem.space}
-    of_alone = {f"{name} alone": one.told for name, one in single.items() if one.told}
-    for alone_name, told in of_alone.items():
-        announcer.say(f"{alone_name}: {told}")
+    of_alone = {alone_key(name): one.told for name, one in single.items() if one.told}
+    for key, told in of_alone.items():
+        announcer.say(f"{key}: {told}")
     notes = _notes({held_out.WINNER: made, **answers}) | of_alone
     defaults = {name: None if isinstance(one, str) else _gain(one, single) for name, one in answers.items()}
     tasks = _kept(problem, made, single, scores_in(record.facts), alone, notes)

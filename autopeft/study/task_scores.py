@@ -16,6 +16,11 @@ SINGLES = "single_tasks"
 """The user attribute of a study with the record of each task's single-task default, by the task's name."""
 
 
+def alone_key(task: str) -> str:
+    """The key, among a study's notes on models, of the one that was trained on this task alone."""
+    return f"{task} alone"
+
+
 @dataclass(frozen=True)
 class TaskScore:
     """How the winner does on one task, beside the task's single-task default.
