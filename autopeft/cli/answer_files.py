@@ -78,7 +78,11 @@ class Delimited(AnswerFile):
 
     def add(self, kept: pd.DataFrame, answers: pd.DataFrame) -> None:
         """Write them; numbers of answers have six digits behind the point."""
-        table = kept.map(_in_a_field).join(answers.round(DIGITS))
+        import pandas as pd
+
+        # `DataFrame.map` would make numbers of a column with an empty cell floats, which changes large ids.
+        fields = {name: pd.Series([*map(_in_a_field, kept[name])], kept.index, dtype=object) for name in kept}
+        table = pd.DataFrame(fields, index=kept.index).join(answers.round(DIGITS))
         self._write(as_csv(table, delimiter=self._delimiter, header=not self._begun))
         self._begun = True
 

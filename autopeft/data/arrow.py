@@ -14,7 +14,7 @@ import pandas as pd
 from autopeft.data.cells import CellError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 BATCH = 512
@@ -22,6 +22,9 @@ BATCH = 512
 
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 2**24
 """The approximate size of a block: larger ones take more memory, smaller ones more time."""
+
+FEATURES = b"huggingface"
+"""Key in a parquet file's metadata: the features of a data set, as `datasets` writes them."""
 
 CALLED = b"autopeft.called"
 """Key in a parquet file's metadata: the name of its rows in errors, for files that the user never saw."""
@@ -35,6 +38,7 @@ class ParquetFile:
 
         self._file = parquet.ParquetFile(path)
         schema = self._file.schema_arrow
+        self._features = _features(schema)
         self.names: list[str] = list(schema.names)
         self.rows: int = self._file.metadata.num_rows
         self.called = (schema.metadata or {}).get(CALLED, b"").decode("utf-8", "replace")
@@ -43,26 +47,42 @@ class ParquetFile:
         """The cells of those columns, some rows at a time; the index counts rows from 1."""
         first = 1
         for table in _gathered(self._file.iter_batches(BATCH, columns=list(columns), use_threads=False)):
-            yield _frame(table, columns, first)
+            yield _with_names(_frame(table, columns, first), self._features)
             first += table.num_rows
 
 
 def blocks_of_dataset(rows: Any, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """The same for a `datasets.Dataset`, whatever its format is set to; class labels become their names."""
-    import datasets
-
     first = 1
     chosen = rows.with_format("arrow").select_columns([*dict.fromkeys(columns)])
-    inner = {column: getattr(feature, "feature", feature) for column, feature in rows.features.items()}
-    names = {column: feature.names for column, feature in inner.items() if isinstance(feature, datasets.ClassLabel)}
     for table in _gathered(batch for few in chosen.iter(BATCH) for batch in few.to_batches()):
-        frame = _frame(table, columns, first)
-        for column in names.keys() & set(columns):
-            frame[column] = pd.Series(
-                [_named(value, names[column]) for value in frame[column]], index=frame.index, dtype=object
-            )
-        yield frame
-        first += len(frame)
+        yield _with_names(_frame(table, columns, first), rows.features)
+        first += table.num_rows
+
+
+def _features(schema: Any) -> Mapping[str, Any]:
+    """The features of a data set that `datasets` wrote to a parquet file, if it has class labels; else nothing."""
+    found = (schema.metadata or {}).get(FEATURES, b"")
+    if b"ClassLabel" not in found:
+        return {}
+    import datasets
+
+    try:
+        features: Mapping[str, Any] = datasets.Features.from_arrow_schema(schema)
+        return features
+    except (TypeError, ValueError):  # of another version
+        return {}
+
+
+def _with_names(frame: pd.DataFrame, features: Mapping[str, Any]) -> pd.DataFrame:
+    """Class labels as their names."""
+    for column in frame:
+        feature = features.get(str(column))
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if names:
+            named = [_named(value, names) for value in frame[column]]
+            frame[column] = pd.Series(named, index=frame.index, dtype=object)
+    return frame
 
 
 def _gathered(batches: Iterable[Any]) -> Iterator[Any]:
@@ -117,8 +137,8 @@ def _cells(column: Any) -> Any:
 
 def _named(value: object, names: Sequence[str]) -> object:
     """A class label, or each of a list, as its name."""
-    if value is None:
-        return None
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, list):
         found = [_named(one, names) for one in value]
         return next((one for one in found if isinstance(one, CellError)), found)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 IMAGE, LABEL = "image", "label"
 """The columns."""
@@ -21,6 +21,9 @@ ENDINGS = {
 }  # fmt: skip
 """Endings of image files, in lower case; other files are left out, with a note."""
 
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+"""Names of folders, in lower case, that hold a part of a data set and no class."""
+
 
 @dataclass(frozen=True)
 class ImageFolder:
@@ -29,10 +32,12 @@ class ImageFolder:
     Attributes:
         images: paths relative to the folder.
         others: files that are not images by their names, except hidden ones.
+        links: links to folders, except hidden ones; what is behind them is not read.
     """
 
     images: Sequence[Path]
     others: Sequence[Path]
+    links: Sequence[Path] = ()
 
     @property
     def names(self) -> list[str]:
@@ -40,13 +45,27 @@ class ImageFolder:
         return [IMAGE, *[LABEL] * any(len(path.parts) > 1 for path in self.images)]
 
     @property
-    def told(self) -> str:
-        """A sentence on the files left out."""
-        several = len(self.others) > 1
-        return (
-            f"{len(self.others)} file{'s' * several} that {'are not images' if several else 'is not an image'} by "
-            f"{'their names were' if several else 'its name was'} left out, such as {self.others[0]}."
-        )
+    def told(self) -> list[str]:
+        """A sentence on files that were left out, and one on links."""
+        found, several, linked = list[str](), len(self.others) > 1, len(self.links) > 1
+        if self.others:
+            found.append(
+                f"{len(self.others)} file{'s' * several} that {'are not images' if several else 'is not an image'} by "
+                f"{'their names were' if several else 'its name was'} left out, such as {self.others[0]}."
+            )
+        if self.links:
+            found.append(
+                f"{len(self.links)} link{'s' * linked} to {'folders were' if linked else 'a folder was'} not followed, "
+                f"such as {self.links[0]}; put the images themselves there."
+            )
+        return found
+
+    @property
+    def parts(self) -> list[str]:
+        """The folders in this one, if they are parts of a data set with the classes in them; else nothing."""
+        first = {path.parts[0] for path in self.images}
+        deeper = all(len(path.parts) > 2 for path in self.images)
+        return sorted(first) if deeper and {name.lower() for name in first} <= PARTS else []
 
     def row_name(self, number: Any) -> str:
         """The name of a row, with its file."""
@@ -64,7 +83,17 @@ class ImageFolder:
 
 def find(folder: Path) -> ImageFolder:
     """All images below a folder; links to folders are not followed."""
-    files = [Path(place, name).relative_to(folder) for place, _, names in os.walk(folder) for name in names]
-    seen = sorted(path for path in files if not any(part.startswith(".") for part in path.parts))
+    files, folders = list[Path](), list[Path]()
+    for place, inner, names in os.walk(folder):
+        files += [Path(place, name) for name in names]
+        folders += [Path(place, name) for name in inner]
+    seen = _shown(files, folder)
     images = [path for path in seen if path.suffix.lower() in ENDINGS]
-    return ImageFolder(images, [path for path in seen if path.suffix.lower() not in ENDINGS])
+    others = [path for path in seen if path.suffix.lower() not in ENDINGS]
+    return ImageFolder(images, others, _shown([path for path in folders if path.is_symlink()], folder))
+
+
+def _shown(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """Those that are not hidden, sorted, as seen from the folder."""
+    inside = (path.relative_to(folder) for path in paths)
+    return sorted(path for path in inside if not any(part.startswith(".") for part in path.parts))

@@ -147,6 +147,10 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
         task.check_test(test, train, table.called)
     taught = task.taught_columns if task.writes else ()
     train = without_repeats(train, test, list(inputs), notes, taught=taught)
+    try:
+        task.check_test(test, train, source)
+    except DataError as error:  # rows that were left out were the last ones to teach it, or whole groups are held out
+        notes.append(f"No training row that is left teaches what a held-out row asks for: {error}")
     notes += task.check_folds(train, spec.validation.folds, source)
     check_groups(train, spec.validation.folds, source)
     facts = task.facts_of(train)

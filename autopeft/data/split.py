@@ -131,7 +131,8 @@ def without_repeats(
         train: the training rows.
         test: the held-out rows.
         inputs: the input columns.
-        notes: gets a sentence for each reason why rows are left out, with their number.
+        notes: gets a sentence for each reason why rows are left out, with their number, and how many contradict the
+            rows that they repeat.
         taught: a training row is left out only if it repeats an earlier one in these columns too: if an input has
             several right answers, each is worth training on. Rows of another group are left out in any case, since
             they may end up on the other side of a fold.
@@ -143,13 +144,18 @@ def without_repeats(
         first = train["group"].groupby(own.factorize()[0]).transform("first")
         repeated |= (train["group"] != first).to_numpy()
     repeated &= ~leaked
-    for count, what in (
-        (int(leaked.sum()), "repeat a held-out row"),
-        (int(repeated.sum()), "repeat another training row"),
+    # Several right answers to an input do not contradict each other.
+    learnt = [] if taught else [str(name) for name in train if name not in (*inputs, "group")]
+    whole = _keys(train, [*inputs, *learnt])
+    for out, same, what in (
+        (leaked, whole.isin(_keys(test, [*inputs, *learnt])), "repeat a held-out row"),
+        (repeated, whole.duplicated(), "repeat another training row"),
     ):
+        count, other = int(out.sum()), int((out & ~same).sum())
         if count:
+            but = f", {other} of them with another {' or '.join(f'`{name}`' for name in learnt)}" * bool(other)
             notes.append(
-                f"{count} training row{'s' * (count > 1)} that {what} {'were' if count > 1 else 'was'} left out."
+                f"{count} training row{'s' * (count > 1)} that {what} {'were' if count > 1 else 'was'} left out{but}."
             )
     return train[~leaked & ~repeated]
 

@@ -164,8 +164,13 @@ def _from_images(folder: Path, note: Callable[[str], None]) -> Table:
             f"{folder} is a folder, but neither a folder that `datasets` saved (save_to_disk) nor a folder of images "
             "with a sub-folder for each class; give a file instead."
         )
-    if found.others:
-        note(found.told)
+    if parts := found.parts:
+        raise DataError(
+            f"{folder} must have a folder for each class, but has {' and '.join(parts)}, which are parts of a data "
+            f'set; give them one by one, such as `train = "{folder.name}/{parts[-1]}"` and `test = …` in [data].'
+        )
+    for told in found.told:
+        note(told)
     return Table(str(folder), found.names, found.blocks, found.row_name, folder)
 
 

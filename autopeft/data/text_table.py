@@ -86,16 +86,30 @@ def _decode(path: Path, encoding: str | None, note: Callable[[str], None]) -> st
         if encoding or marked or b"\0" in raw:
             hint = "it looks like a binary file or UTF-16" if b"\0" in raw else "give the right `encoding` in [data]"
             raise DataError(f"{path}, line {line}, is not {chosen}; {hint}.") from None
-        bad = sum(not _is_utf8(part) for part in raw.split(b"\n"))
-        note(
-            f"{path.name} is not pure UTF-8 ({bad} lines, the first is line {line}); it was read as "
-            f"{FALLBACK_ENCODING}. Give `encoding` in [data] if that is wrong."
-        )
-        return raw.decode(FALLBACK_ENCODING, errors="replace")
+        return _mixed(raw, path.name, line, note)
     except UnicodeError:
         raise DataError(f"{path} is not {quoted(chosen)}; give the right `encoding` in [data].") from None
     except (LookupError, ValueError):
         raise DataError(f"`encoding` in [data] must be one that Python knows, but got {quoted(chosen)}.") from None
+
+
+def _mixed(raw: bytes, name: str, first: int, note: Callable[[str], None]) -> str:
+    """Text of which some lines are not UTF-8: these are read as cp1252, and all lines if most were not UTF-8.
+
+    A line of cp1252 may be UTF-8 by chance, so the lines with more than ASCII decide together.
+    """
+    lines = raw.split(b"\n")
+    bad, good = ([_is_utf8(line) for line in lines if not line.isascii()].count(found) for found in (False, True))
+    which = "these lines were" if good > bad else "it was"
+    note(
+        f"{name} is not pure UTF-8 ({bad} lines, the first is line {first}); {which} read as {FALLBACK_ENCODING}. Give "
+        "`encoding` in [data] if that is wrong."
+    )
+    if good <= bad:
+        return raw.decode(FALLBACK_ENCODING, errors="replace")
+    return "\n".join(
+        line.decode() if _is_utf8(line) else line.decode(FALLBACK_ENCODING, errors="replace") for line in lines
+    )
 
 
 def _is_utf8(raw: bytes) -> bool:

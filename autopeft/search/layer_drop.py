@@ -1,13 +1,14 @@
 """How many of the lowest layers of the winner lose their add-ons (AdapterDrop, Rücklé et al. 2021, arXiv:2010.11918).
 
 Nothing is trained again. The folds of the winner's trial answer the rows that they validate, with more and more layers
-left alone; the largest number counts whose mean score is within one standard error of the winner's. Held-out rows have
-no part in it.
+left alone, as long as their mean score stays within one standard error of the winner's. Held-out rows have no part in
+it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -156,13 +157,17 @@ def fold_scores(problem: Problem, candidate: Candidate, checkpoint: Checkpoint, 
 
 
 def chosen(scores: Mapping[int, Sequence[float]]) -> int:
-    """The largest number of layers whose mean score is within one standard error of that with all add-ons (0).
+    """How many layers can go, one after another, with a mean score within one standard error of that with all add-ons.
 
-    0 where no fold learnt.
+    A larger number whose score is within it again, behind one that is not, is good by chance. 0 where no fold learnt.
+
+    Args:
+        scores: of the folds, by the number of layers without add-ons, from 0 on.
     """
     if not scores[0]:
         return 0
-    return max(count for count, found in scores.items() if fmean(found) >= fmean(scores[0]) - _error(scores[0]))
+    least = fmean(scores[0]) - _error(scores[0])
+    return max(takewhile(lambda count: fmean(scores[count]) >= least, sorted(scores)))
 
 
 def _error(scores: Sequence[float]) -> float:
@@ -204,8 +209,9 @@ def _section(
     if scores:
         error = _error(scores[0])
         why = (
-            "Scores are means over the folds, on the rows that they validate. The winner has the largest number with a "
-            f"score within one standard error ({error:.4f}) of that with all add-ons; held-out rows had no part in it."
+            "Scores are means over the folds, on the rows that they validate. The winner has the largest number up to "
+            f"which all are within one standard error ({error:.4f}) of that with all add-ons; held-out rows had no part "
+            "in it."
         )
     bare = f"The winner leaves the lowest {counted(count, 'layer')} as in the base model (AdapterDrop)"
     text = (

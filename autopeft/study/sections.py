@@ -185,7 +185,7 @@ class DataSection(Section):
     """What to do with rows that have an empty cell in a column of the study: "error" stops, "drop" leaves them out and
     says how many."""
     encoding: Encoding | None = None
-    """Encoding of a text file. Default: UTF-8, and cp1252 for lines that are not UTF-8."""
+    """Encoding of a text file. Default: UTF-8, and cp1252 for lines that are not; for all if most are not."""
     sheet: str | None = Field(None, min_length=1)
     """Sheet of an xlsx file, which needs the extra `tables`, or of an ods file. Default: the first."""
     test_sheet: str | None = Field(None, min_length=1)
@@ -379,8 +379,8 @@ class WinnerSection(Section):
     cannot measure which form is best, because the folds saw its rows."""
     drop_layers: Layers = 0
     """Number of the lowest layers whose add-ons the winner drops after training (AdapterDrop): it is then smaller and
-    faster. "auto" is the largest number that keeps the mean score in cross-validation within one standard error; to
-    find it, the winner's folds are trained once more."""
+    faster. "auto" drops one after another as long as the mean score in cross-validation stays within one standard
+    error; to find the number, the winner's folds are trained once more."""
 
 
 NO_SETTINGS = ("folder", "text")

@@ -153,13 +153,21 @@ class Classification(Task):
                 f"{source}: at least one label must have a training row for each of the {folds} folds, but the most "
                 f"frequent one has {counts.max()}; lower `folds` in [validation], or give more rows."
             )
+        spaced = [label for label in counts.index if label != label.strip()]
+        told = list[str]()
+        if spaced:
+            told.append(
+                f"{len(spaced)} label{'s' * (len(spaced) > 1)} with a space at the start or end, such as "
+                f"{quoted(min(spaced))}, count{'s' * (len(spaced) == 1)} as different from the same without."
+            )
         rare = counts[counts < folds]
         if rare.empty:
-            return []
+            return told
         shown = f"{', '.join(map(quoted, rare.index[:5]))}{', …' * (len(rare) > 5)}"
         return [
+            *told,
             f"{len(rare)} labels have fewer training rows than there are folds ({folds}), so some folds validate "
-            f"without them: {shown}."
+            f"without them: {shown}.",
         ]
 
     def strata(self, rows: pd.DataFrame) -> pd.Series:

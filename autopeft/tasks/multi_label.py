@@ -154,13 +154,19 @@ class MultiLabel(LabelRows):
         return [named(row, labels) for row in self.given(answers)]
 
     def table(self, answers: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-        """The labels of each row, and the probability of each of them, both with the delimiter between."""
+        """The labels of each row, and the probability of each of them, both with the delimiter between.
+
+        If a label has the delimiter in it, the labels of a row are a list in JSON.
+        """
         import pandas as pd
 
-        joined = (self.options.delimiter if self.options else ",").join
+        delimiter = self.options.delimiter if self.options else ","
+        inside = any(delimiter in label for label in labels)
         given = self.given(answers)
-        shares = [joined(f"{share:.6g}" for share in row[own]) for row, own in zip(answers, given, strict=True)]
-        return pd.DataFrame({"labels": [joined(named(own, labels)) for own in given], "probabilities": shares})
+        shares = [delimiter.join(f"{share:.6g}" for share in row[own]) for row, own in zip(answers, given, strict=True)]
+        names = (named(own, labels) for own in given)
+        written = [json.dumps(one, ensure_ascii=False) if inside else delimiter.join(one) for one in names]
+        return pd.DataFrame({"labels": written, "probabilities": shares})
 
     def as_json(self, answer: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
         """The labels that are given, and the probability of every label."""

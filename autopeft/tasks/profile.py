@@ -30,6 +30,9 @@ MOST_LABELS, ROWS_OF_LABEL = 300, 4
 LABEL_WORDS = 5
 """Most words of a label on average."""
 
+WITHOUT_SPACES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{3}")
+"""A piece of a text in a script without spaces: Chinese, Japanese; Thai, Lao, Burmese, Khmer. A word has about two."""
+
 SHORT = 2
 """A text has more words than this on average: what is shorter names something."""
 
@@ -44,6 +47,12 @@ LABEL_NAMES = (
     "label", "labels", "class", "category", "categories", "target", "sentiment", "queue", "intent", "topic", "topics",
     "tag", "tags", "emotion", "polarity", "type", "department", "priority", "stance", "genre", "outcome", "y",
 )  # fmt: skip
+PAIRS = (
+    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"),
+    ("text_a", "text_b"), ("text", "text_pair"), ("query", "passage"), ("query", "document"), ("question", "sentence"),
+)  # fmt: skip
+"""Names of two columns of texts that are read together."""
+
 NUMBER_NAMES = ("score", "rating", "stars", "price", "value", "similarity", "grade", "minutes", "hours", "amount")
 
 
@@ -129,6 +138,17 @@ class TableProfile:
         names = (*NUMBER_NAMES, *LABEL_NAMES)
         return self._best(key, names, without, lambda one: one.holds == "number", lambda one: len(one.counts))
 
+    def pair(self) -> tuple[ColumnProfile, ColumnProfile] | None:
+        """Two columns of texts that are read together: those that the user named, else by their names."""
+        if "text_pair" in self.named:
+            first, second = self.text(), self.column(self.named["text_pair"])
+        else:
+            names = next((names for names in PAIRS if all(map(self.among, names))), None)
+            first, second = map(self.among, names) if names else (None, None)
+        if not first or not second or self.named.get("text", first.name) != first.name:
+            return None
+        return first, second
+
     def _best(
         self,
         key: str,
@@ -181,7 +201,7 @@ def _column(name: str, cells: Sequence[Any]) -> ColumnProfile:
 
 
 def _of_texts(name: str, filled: float, texts: Sequence[str], counts: Mapping[str, int]) -> ColumnProfile:
-    words = sum(len(text.split()) for text in texts) / len(texts)
+    words = sum(map(_words, texts)) / len(texts)
     if sum(text.lower().endswith(IMAGE_ENDINGS) for text in texts) > len(texts) / 2 and words < LABEL_WORDS:
         return ColumnProfile(name, "image", filled, counts, words)
     if sum(bool(NAMING.fullmatch(text.strip())) for text in texts) > len(texts) / 2:
@@ -193,12 +213,17 @@ def _of_texts(name: str, filled: float, texts: Sequence[str], counts: Mapping[st
     return ColumnProfile(name, "text" if words > SHORT else "name", filled, counts, words)
 
 
+def _words(text: str) -> int:
+    """About how many words a text has; one in a script without spaces is counted by its length."""
+    return sum(max(1, -(-len(WITHOUT_SPACES.findall(part)) // 2)) for part in text.split())
+
+
 def _delimiter(texts: Sequence[str]) -> str:
     """What stands between several labels of a cell: then the parts are short and repeat often enough."""
     for mark in ("|", ";", ","):
         parts = [part.strip() for text in texts for part in text.split(mark)]
         several = sum(mark in text for text in texts)
-        short = all(0 < len(part.split()) <= 3 for part in parts)
+        short = all(0 < _words(part) <= 3 for part in parts)
         if several >= len(texts) / 10 and short and len({*parts}) * ROWS_OF_LABEL <= len(texts):
             return mark
     return ""

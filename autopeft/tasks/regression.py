@@ -61,7 +61,7 @@ def _written(name: str, answers: Sequence[str], truths: Sequence[str]) -> float:
 class Regression(Task):
     """A number for each row; a subclass says what a row is.
 
-    Truths and answers are the user's numbers, float64 and float32 `[rows]`. The model learns them minus the training
+    Truths and answers are the user's numbers, float64 `[rows]`. The model learns them minus the training
     rows' mean and divided by their spread, so that numbers of any scale are learnt alike. The column `label` holds a
     row's number.
     """
@@ -87,9 +87,18 @@ class Regression(Task):
 
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """Make sure that each label is a finite number, and that they are not all the same."""
+        import numpy as np
+
         values = self._numbers(rows, source)
         if values.min() == values.max():
             raise DataError(f"{source}: the rows must have different numbers to learn, but all have {values[0]:g}.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = math.isfinite(values.mean()) and math.isfinite(values.std())
+        if not finite:
+            raise DataError(
+                f"{source}: the numbers must have a finite mean and spread, but they go from {values.min():g} to "
+                f"{values.max():g}; give them in a larger unit."
+            )
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
         """Make sure that each label is a finite number."""
@@ -152,10 +161,10 @@ class Regression(Task):
         return mse_loss(outputs.logits.float().squeeze(-1), batch["labels"])
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Numbers on the user's scale `[rows]`, float32."""
+        """Numbers on the user's scale `[rows]`, float64: float32 has too few digits for a large mean."""
         logits: torch.Tensor = outputs.logits
         mean, scale = self._mean_and_scale
-        return logits.float().squeeze(-1) * scale + mean
+        return logits.double().squeeze(-1) * scale + mean
 
     def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool:
         """Whether the answers' standard deviation is less than 5% of the truths'."""
@@ -195,4 +204,4 @@ class Regression(Task):
         """Always the training rows' mean."""
         import numpy as np
 
-        return Baseline("mean of the training rows", np.full(len(test), train.mean(), np.float32))
+        return Baseline("mean of the training rows", np.full(len(test), train.mean(), np.float64))

@@ -9,12 +9,6 @@ from autopeft import Fit
 if TYPE_CHECKING:
     from autopeft import ColumnProfile, TableProfile
 
-PAIRS = (
-    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"),
-    ("text_a", "text_b"), ("text", "text_pair"), ("query", "passage"), ("query", "document"), ("question", "sentence"),
-)  # fmt: skip
-"""Names of two columns of texts that are read together."""
-
 NAMES = ("label", "labels", "class", "category", "target", "sentiment", "queue", "intent", "topic", "tag", "emotion")
 
 FEWEST_FLAGS = 3
@@ -31,10 +25,7 @@ def one_label(table: TableProfile) -> Fit | None:
 
 def pair(table: TableProfile) -> Fit | None:
     """Two texts that belong together by their names, or that the user named, with one of several labels."""
-    names = next((names for names in PAIRS if all(map(table.among, names))), None)
-    first, second = map(table.among, names) if names else (None, None)
-    if "text_pair" in table.named:
-        first, second = table.text(), table.column(table.named["text_pair"])
+    first, second = table.pair() or (None, None)
     label = table.label()
     if not first or not second or not label or label.holds not in ("label", "number", "name"):
         return None

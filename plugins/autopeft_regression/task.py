@@ -28,17 +28,18 @@ class TextRegression(Regression):
     )
 
     def fits(self, table: TableProfile) -> Fit | None:
-        """A text and a column of numbers."""
+        """A text, or two that belong together by their names or were named, and a column of numbers."""
         number, text = table.number(), table.text()
         if not number or not text or number is text or number.holds not in ("number", "label"):
             return None
         if number.holds == "label" and (not number.whole or "label" not in table.named):
             return None
-        columns = {"text": text.name, "label": number.name}
-        if "text_pair" in table.named:
-            columns["text_pair"] = table.named["text_pair"]
-        likely = 0.6 if number.holds == "number" else 0.2
-        return Fit(columns, likely, f"`{number.name}` holds {number.said}, and `{text.name}` {text.said}.")
+        texts = [one.name for one in table.pair() or (text,)]
+        columns = {**dict(zip(("text", "text_pair"), texts, strict=False)), "label": number.name}
+        said = f"`{text.name}` {text.said}" if len(texts) < 2 else f"`{texts[0]}` and `{texts[1]}` belong together"
+        return Fit(
+            columns, 0.6 if number.holds == "number" else 0.2, f"`{number.name}` holds {number.said}, and {said}."
+        )
 
     def example(self) -> pd.DataFrame:
         """How often a text says a word."""

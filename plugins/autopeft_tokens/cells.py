@@ -14,6 +14,9 @@ WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|\w+|[^\w\s]")
 """A word of a text: a run of letters and digits, one sign, or one character of a script without spaces."""
 
 WORDS = ("be a list of words", "give a list, or the words with spaces between them")
+OF_PYTHON = re.compile(r"""\[(['"]).*['"]\]""", re.DOTALL)
+"""A list of texts as Python or numpy prints it."""
+
 SPANS = (
     "be a list of spans",
     'give a list such as [{"start": 0, "end": 4, "label": "PER"}]; `end` is the character behind the last one',
@@ -26,8 +29,16 @@ def words(cell: object) -> tuple[str, ...]:
     Raises:
         CellError: it is none of these, or holds an empty word.
     """
-    found = _listed(cell, WORDS)
+    return _words(cell, _listed(cell, WORDS))
+
+
+def _words(cell: object, found: Any) -> tuple[str, ...]:
+    if isinstance(cell, str) and not isinstance(found, str) and not any(isinstance(one, str) for one in found):
+        found = cell  # such as the text "[54]"
     if isinstance(found, str):
+        if OF_PYTHON.fullmatch(found.strip()):
+            rule, advice = WORDS
+            raise CellError("is a list as Python prints it", f"{advice}, or JSON, with double quotes and commas", rule)
         found = found.split()
     made = tuple(as_text(word) for word in found)
     if not made or not all(word.strip() for word in made):
@@ -42,7 +53,11 @@ def tags(cell: object) -> tuple[str, ...]:
     Raises:
         CellError: it is none of these, or a tag has white space in it.
     """
-    found = words(cell)
+    given = _listed(cell, WORDS)
+    if isinstance(given, str) and given.strip().startswith("[") and given.strip().endswith("]"):
+        rule, advice = WORDS
+        raise CellError("is a list as Python or numpy prints it", f"{advice}, or JSON, with commas", rule)
+    found = _words(None, given)
     if odd := next((tag for tag in found if len(tag.split()) > 1), None):
         raise CellError(f"has the tag {odd!r}", "use _ instead", "have tags without white space in them")
     return found

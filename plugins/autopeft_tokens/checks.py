@@ -40,13 +40,18 @@ def rows(table: pd.DataFrame, source: str) -> None:
             raise DataError(f"{source}, row {name}: every row must have a word, but this one has none; remove it.")
 
 
-def types(table: pd.DataFrame, source: str) -> None:
-    """Make sure that there are at least two tags to choose from.
+def types(table: pd.DataFrame, source: str, metric: str) -> None:
+    """Make sure that there are at least two tags to choose from, and that entities can be found by them.
 
     Raises:
-        DataError: there are fewer.
+        DataError: that is not so.
     """
     found = {tag for tags in _tags_by_row(table) for tag in tags}
+    if metric != "tag_accuracy" and found and all(tag.lstrip("-").isdigit() for tag in found):
+        raise DataError(
+            f"{source}: tags must be names, with {OUTSIDE} for words in no entity, but all are whole numbers; give "
+            'their names, or set `metric = "tag_accuracy"` in [validation], which asks for no entities.'
+        )
     if len(found) < 2:
         raise DataError(
             f"{source}: there must be at least two tags, but every word has {min(found, default=OUTSIDE)}; label some "
@@ -71,24 +76,28 @@ def known(test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
 
 
 def told(train: pd.DataFrame) -> list[str]:
-    """A sentence on how many spans begin or end inside a word; empty if none does."""
+    """Sentences on how many spans begin or end inside a word, and how many touch none; empty if there are none."""
     if "spans" not in train:
         return []
-    count = sum(
-        bool(_inside(span, places))
-        for row in train.to_dict("records")
-        for places in [placed(row)[1]]
-        for span in row["spans"]
-    )
-    if not count:
-        return []
-    verb = "span begins or ends" if count == 1 else "spans begin or end"
-    return [f"{count} {verb} inside a word; the whole words are taken."]
+    rows = [(placed(row)[1], row["spans"]) for row in train.to_dict("records")]
+    inside = sum(_inside(span, places) for places, spans in rows for span in spans)
+    beside = sum(not _touches(span, places) for places, spans in rows for span in spans)
+    verb = "span begins or ends" if inside == 1 else "spans begin or end"
+    several = "spans touch" if beside > 1 else "span touches"
+    return [
+        *[f"{inside} {verb} inside a word; the whole words are taken."] * bool(inside),
+        *[f"{beside} {several} no word and taught nothing; check where they begin and end."] * bool(beside),
+    ]
 
 
 def _inside(span: tuple[int, int, str], places: Sequence[tuple[int, int]]) -> bool:
     start, end, _ = span
     return any(begin < start < stop or begin < end < stop for begin, stop in places)
+
+
+def _touches(span: tuple[int, int, str], places: Sequence[tuple[int, int]]) -> bool:
+    start, end, _ = span
+    return any(begin < end and start < stop for begin, stop in places)
 
 
 def rarest_types(table: pd.DataFrame) -> pd.Series[str] | None:

@@ -75,7 +75,7 @@ class TokenClassification(Task):
     def check(self, rows: pd.DataFrame, source: str) -> None:
         """Make sure that there are as many tags as words, spans are within their texts, and tags differ."""
         checks.rows(rows, source)
-        checks.types(rows, source)
+        checks.types(rows, source, self.maximised)
 
     def check_test(self, test: pd.DataFrame, train: pd.DataFrame, source: str) -> None:
         """The same, and make sure that the training rows teach every type."""
@@ -83,7 +83,7 @@ class TokenClassification(Task):
         checks.known(test, train, source)
 
     def check_folds(self, train: pd.DataFrame, folds: int, source: str) -> list[str]:
-        """Say how many spans begin or end inside a word."""
+        """Say how many spans begin or end inside a word, or touch none."""
         return checks.told(train)
 
     def strata(self, rows: pd.DataFrame) -> pd.Series | None:

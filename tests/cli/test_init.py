@@ -76,6 +76,21 @@ TABLES = {
         "regression",
         {"text": "essay", "label": "score"},
     ),
+    "numbers of pairs": (
+        {"sentence1": texts(), "sentence2": texts(), "score": [DRAW.random() for _ in range(ROWS)]},
+        "regression",
+        {"text": "sentence1", "text_pair": "sentence2", "label": "score"},
+    ),
+    "Chinese": (
+        {"text": [f"今天天气很好我们去公园散步吧{n}" for n in range(ROWS)], "label": among("正面", "负面")},
+        "text-classification",
+        {"text": "text", "label": "label"},
+    ),
+    "Thai": (
+        {"text": [f"ประเทศไทยมีอากาศร้อนมากในเดือนเมษายน{n}" for n in range(ROWS)], "label": among("บวก", "ลบ")},
+        "text-classification",
+        {"text": "text", "label": "label"},
+    ),
     "marks between labels": (
         {"text": texts(), "topics": among("a|b", "b", "c|a", "c")},
         "multi-label-classification",

@@ -322,3 +322,14 @@ def test_lines_are_given_as_soon_as_they_are_there(monkeypatch):
     assert next(batches) == ["half"]
     os.close(writing)
     assert [*batches] == []
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_large_ids_beside_an_empty_one_are_written_as_they_were(folder, suffix, tmp_path):
+    large = 2**53 + 1
+    lines = [{"message": "w1", "id": large}, {"message": "w2", "id": None}, {"message": "w3", "id": 7}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = ask(folder, "--input", tmp_path / "rows.jsonl", "--output", tmp_path / f"answers.{suffix}")
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(tmp_path / f"answers.{suffix}", sep="," if suffix == "csv" else "\t", dtype=str)
+    assert found["id"].fillna("").tolist() == [str(large), "", "7"]

@@ -490,3 +490,65 @@ def test_a_prompt_that_several_groups_share_is_of_the_first(tmp_path):
     assert found.train.groupby("question")["group"].nunique().le(1).all()
     assert any("that repeat another training row were left out" in note for note in found.notes)
     assert len(found.train) > 60
+
+
+@pytest.mark.parametrize("most", ["utf-8", "cp1252"])
+def test_a_file_of_two_encodings_is_read_as_most_of_its_lines_are(most, tmp_path):
+    lines = ["text,label", *(f"naïve {i},{i % 2}" for i in range(40))]
+    raw = [line.encode(most if number != 7 else {"utf-8": "cp1252", "cp1252": "utf-8"}[most])
+           for number, line in enumerate(lines)]  # fmt: skip
+    (tmp_path / "rows.csv").write_bytes(b"\n".join(raw))
+    found = study(tmp_path)
+    bad = 1 if most == "utf-8" else 39
+    assert any(f"is not pure UTF-8 ({bad} lines" in note for note in found.notes)
+    both = {*found.train["text"], *found.test["text"]}
+    assert {f"naïve {i}" for i in range(40)} - both == (set() if most == "utf-8" else {"naïve 6"})
+
+
+@pytest.mark.parametrize("given", [{}, {"test": "test.csv"}])
+def test_a_label_that_lost_its_training_rows_to_repeats_is_told(given, tmp_path):
+    plain = rows(40)
+    again = pd.DataFrame({"text": ["the same"] * 12, "label": ["c"] * 12})
+    pd.concat([plain, again]).to_csv(tmp_path / "rows.csv", index=False)
+    held = pd.DataFrame({"text": ["new", "the same"], "label": ["a", "c"]})
+    held.to_csv(tmp_path / "test.csv", index=False)
+    found = study(tmp_path, **given)
+    assert "c" not in {*found.train["label"]}
+    (told,) = [note for note in found.notes if "teaches what a held-out row asks for" in note]
+    assert 'the label "c" does not occur in the training rows' in told
+
+
+def test_groups_that_take_a_label_out_of_training_are_told(tmp_path):
+    names = [f"label {i % 5}" for i in range(60)]
+    pd.DataFrame({"text": [f"t{i}" for i in range(60)], "label": names}).to_csv(tmp_path / "rows.csv", index=False)
+    assert any("teaches what a held-out row asks for" in note for note in study(tmp_path, group="label").notes)
+
+
+def test_repeats_that_contradict_are_counted(tmp_path):
+    twice = pd.concat([rows(40), rows(40).assign(label=lambda table: table["label"].map({"a": "b", "b": "a"}))])
+    twice.to_csv(tmp_path / "rows.csv", index=False)
+    told = " ".join(study(tmp_path).notes)
+    assert re.search(
+        r"(\d+) training rows that repeat a held-out row were left out, \d+ of them with another `label`", told
+    )
+    assert re.search(r"training rows that repeat another training row were left out, \d+ of them with another", told)
+
+
+def test_labels_with_a_space_around_them_are_told(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"t{i},{' ' * (i % 2)}a\n" for i in range(40)))
+    found = study(tmp_path)
+    assert found.labels == (" a", "a")
+    assert any('1 label with a space at the start or end, such as " a", counts' in note for note in found.notes)
+
+
+def test_class_labels_in_a_parquet_file_of_datasets_keep_their_names(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    content = {"text": [f"t{i}" for i in range(40)], "label": [i % 2 for i in range(40)]}
+    datasets.Dataset.from_dict(content, features).to_parquet(str(tmp_path / "rows.parquet"))
+    assert study(tmp_path, train="rows.parquet").labels == ("bad", "good")
+    content["label"][3] = -1
+    datasets.Dataset.from_dict(content, features).to_parquet(str(tmp_path / "rows.parquet"))
+    with pytest.raises(DataError, match=r"row 4: .*is -1, which means no label"):
+        study(tmp_path, train="rows.parquet")

@@ -142,10 +142,11 @@ def test_biases_of_some_maps_can_be_left_alone():
     assert all(torch.equal(frozen[name], tensor) for name, tensor in base.module.state_dict().items())
 
 
-def test_the_largest_number_of_layers_within_one_standard_error_is_chosen():
+def test_layers_go_as_long_as_the_score_is_within_one_standard_error():
     folds = [0.70, 0.80, 0.90]  # mean 0.8, standard error 0.0577
-    assert chosen({0: folds, 1: [0.75] * 3, 2: [0.5] * 3, 3: [0.743] * 3, 4: [0.742] * 3}) == 3
-    assert chosen({0: [0.8] * 3, 1: [0.79] * 3, 2: [0.8] * 3}) == 2
+    assert chosen({0: folds, 1: [0.75] * 3, 2: [0.743] * 3, 3: [0.742] * 3, 4: [0.8] * 3}) == 2
+    assert chosen({0: folds, 1: [0.75] * 3, 2: [0.5] * 3, 3: [0.743] * 3}) == 1
+    assert chosen({0: [0.8] * 3, 1: [0.79] * 3, 2: [0.8] * 3}) == 0
     assert chosen({0: [0.8], 1: [0.7]}) == 0
     assert chosen({0: [], 1: []}) == 0
 

@@ -388,3 +388,20 @@ def test_the_lower_layers_run_once_and_give_the_same(tmp_path):
         undo()
         whole = head(**problem.task.model_inputs(problem.train.batch(rows))).logits
     torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_linked_folder_of_a_class_is_told(tmp_path):
+    save_pictures(tmp_path / "elsewhere", 3)
+    save_pictures(tmp_path / "pictures", 3)
+    (tmp_path / "pictures" / "yellow").symlink_to(tmp_path / "elsewhere" / "red")
+    told = []
+    open_table(tmp_path / "pictures", note=told.append)
+    assert told == ["1 link to a folder was not followed, such as yellow; put the images themselves there."]
+
+
+def test_the_parts_of_a_data_set_are_no_classes(tmp_path):
+    for part in ("train", "val"):
+        save_pictures(tmp_path / "data" / part, 3)
+    with pytest.raises(DataError, match=r"has train and val, which are parts of a data set; .*`train = \"data/"):
+        open_table(tmp_path / "data")
+    assert {*next(open_table(tmp_path / "data" / "train").blocks(["label"]))["label"]} == {*COLOURS}

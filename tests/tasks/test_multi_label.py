@@ -473,3 +473,10 @@ def test_pairs_of_texts_in_memory_are_labelled(tmp_path, tiny_model):
     asked = pd.DataFrame({"text": ["w0 w1"], "text_pair": ["w3"]})
     (shares,) = found.winner.predict_proba(asked)
     assert found.winner.predict(asked) == [[LABELS[place] for place in np.flatnonzero(shares >= 0.4)]]
+
+
+def test_labels_that_hold_the_delimiter_are_written_as_json():
+    task = TASK.knowing({}, names := ("Smith, John", "x"))
+    (first, second) = task.table(np.array([[0.9, 0.8], [0.1, 0.7]]), names)["labels"]
+    assert (json.loads(first), json.loads(second)) == (["Smith, John", "x"], ["x"])
+    assert read_labels(first, ",") == ("Smith, John", "x")

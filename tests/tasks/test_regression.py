@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -211,3 +212,18 @@ def test_its_exports_say_how_their_outputs_are_read(study):
     with torch.no_grad():
         logits = model(**tokens).logits.squeeze(-1)
     assert (logits * scale + mean).tolist() == pytest.approx(winner.predict(texts), rel=1e-4)
+
+
+def test_large_numbers_of_small_spread_keep_their_digits():
+    first = 1_700_000_000.0
+    task = TASK.knowing({"mean": first + 20, "scale": 10.0})
+    answers = task.answer(SimpleNamespace(logits=torch.tensor([[-2.0], [0.1], [2.0]])), {}).numpy()
+    assert answers == pytest.approx([first, first + 21, first + 40], abs=1e-3)
+    truths = np.array([first, first + 40])
+    assert TASK.score("r2", task.baseline(truths, truths, ()).answers, truths) == pytest.approx(0)
+
+
+def test_numbers_without_a_finite_spread_are_refused(tmp_path):
+    rows = numbers(40).assign(label=[1e308, -1e308] * 20)
+    with pytest.raises(DataError, match=r"must have a finite mean and spread, but they go from -1e\+308 to 1e\+308"):
+        load_rows(specify(tmp_path, rows), TASK)

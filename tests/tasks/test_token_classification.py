@@ -3,6 +3,7 @@
 import csv
 import json
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -409,3 +410,49 @@ def test_rows_in_memory_are_the_same_as_in_a_file(tmp_path, tiny_model):
         progress=False,
     )
     assert found.winner.inputs == ("tokens",)
+
+
+@pytest.mark.parametrize("cell", ["['EU', 'rejects']", "['EU' 'rejects']", '["EU" "rejects"]'])
+def test_a_list_as_python_or_numpy_prints_it_is_refused(cell):
+    for read in (words, tags):
+        with pytest.raises(CellError, match="is a list as Python"):
+            read(cell)
+    with pytest.raises(CellError, match="is a list as Python or numpy prints it"):
+        tags("[0 3 0]")
+
+
+def test_a_word_in_brackets_stays_one():
+    assert words("[54]") == ("[54]",)
+    assert words("see [54] and [55]") == ("see", "[54]", "and", "[55]")
+    assert words('["54", "x"]') == ("54", "x")
+    assert tags("[0, 3]") == ("0", "3")
+
+
+@pytest.mark.parametrize("metric", ["entity_f1", "tag_accuracy"])
+def test_numbers_for_tags_have_no_entities(metric, tmp_path):
+    lines = "\n".join(json.dumps({"tokens": ["a", f"b{n}"], "tags": [0, n % 3]}) for n in range(30))
+    spec, task = specify(tmp_path, lines), find_task("token-classification").maximising(metric)
+    if metric == "tag_accuracy":
+        assert load_rows(spec, task).labels == ("0", "1", "2")
+        return
+    with pytest.raises(DataError, match=r'tags must be names, with O for .*`metric = "tag_accuracy"`'):
+        load_rows(spec, task)
+
+
+def test_names_of_tags_in_a_parquet_file_of_datasets_are_read(tmp_path):
+    features = datasets.Features(
+        {
+            "tokens": datasets.List(datasets.Value("string")),
+            "tags": datasets.List(datasets.ClassLabel(names=["O", "B-A"])),
+        }
+    )
+    content = {"tokens": [["a", f"b{n}"] for n in range(30)], "tags": [[0, n % 2] for n in range(30)]}
+    datasets.Dataset.from_dict(content, features).to_parquet(str(tmp_path / "rows.parquet"))
+    spec = specify(tmp_path, "", train="rows.parquet")
+    assert set(load(spec).labels) == {"O", "B-A", "I-A"}
+
+
+def test_a_span_beside_all_words_is_told(tmp_path):
+    lines = [row(f"Ada  sees Bob {n}", [0, 3, "PER"], [3, 5, "LOC"]) for n in range(20)]
+    found = load(specify(tmp_path, "\n".join(lines), text="text"))
+    assert "16 spans touch no word and taught nothing; check where they begin and end." in found.notes
