@@ -210,8 +210,8 @@ def _section(
         error = _error(scores[0])
         why = (
             "Scores are means over the folds, on the rows that they validate. The winner has the largest number up to "
-            f"which all are within one standard error ({error:.4f}) of the score with all add-ons; held-out rows had no "
-            "part in it."
+            f"which all are within one standard error ({error:.4f}) of the score with all add-ons; held-out rows had "
+            "no part in it."
         )
     bare = f"The winner leaves the lowest {counted(count, 'layer')} as in the base model (AdapterDrop)"
     text = (
