@@ -170,7 +170,7 @@ class CohortRun:
             SpecError: the user's own metric failed.
             MachineError: the machine failed.
         """
-        started, ended = running_time(), Ended()
+        started = running_time()
         try:
             with guarded(self._problem.spec.search.hang_timeout, memory=False), self._measured():
                 reached, diverged = self._train()
@@ -180,12 +180,10 @@ class CohortRun:
             raise PassError(in_a_line(error)) from error
         for entry in self.entries:
             entry.seconds += (running_time() - started) / len(self.entries)
-        for entry in diverged:
-            ended.append(self._leave(entry, entry.outcome(FAIL, DIVERGED, self._peak)))
-        for entry, rung, answers in reached:
-            if outcome := self._told(entry, rung, answers):
-                ended.append(self._leave(entry, outcome))
-        return ended
+        # All are told before any leaves: if the machine fails meanwhile, none is lost.
+        told = [(entry, self._told(entry, rung, answers)) for entry, rung, answers in reached]
+        failed = [(entry, entry.outcome(FAIL, DIVERGED, self._peak)) for entry in diverged]
+        return [self._leave(entry, outcome) for entry, outcome in (*failed, *told) if outcome]
 
     def _train(self) -> tuple[list[tuple[Entry, Rung, list[np.ndarray]]], list[Entry]]:
         """Train to the next rung of any trial; returns those that reached one, and those whose loss is not finite."""
@@ -220,10 +218,20 @@ class CohortRun:
             return entry.outcome(STOPPED if reason == TIMED_OUT else PRUNED, reason, self._peak)
         if slow := self._problem.budget.seconds_reason(entry.seconds / part):
             return entry.outcome(INFEASIBLE, slow, self._peak)
-        if part < 1:
-            return None
-        task = self._problem.task
-        facts = calibrated(self._problem, dict(enumerate(answers))) if task.calibrates and answers else {}
+        return None if part < 1 else self._complete(entry, answers)
+
+    def _complete(self, entry: Entry, answers: Sequence[np.ndarray]) -> Outcome:
+        """How a trial ends that reached its last rung; if its task raises on its answers, only this trial fails."""
+        problem = self._problem
+        facts: Mapping[str, ParamValue] = {}
+        try:
+            with guarded(problem.spec.search.hang_timeout):
+                if problem.task.calibrates and answers:
+                    facts = calibrated(problem, dict(enumerate(answers)))
+        except (StoreError, SpecError):
+            raise
+        except Exception as error:  # a task's plugin may raise anything
+            return entry.outcome(FAIL, in_a_line(error), self._peak)
         return entry.outcome(COMPLETE, "", self._peak, facts)
 
     def _leave(self, entry: Entry, outcome: Outcome) -> tuple[TrialHandle, Outcome]:

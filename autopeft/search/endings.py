@@ -19,6 +19,9 @@ SHOWN = 3
 
 ENDED = {FAIL: "failed", INFEASIBLE: "refused", PRUNED: "pruned", STOPPED: "stopped"}
 
+ANOTHER = "give the changed study another `name`, and another `output` if it sets one"
+"""What a study that has begun needs where its budget or its space changes; with its own name it would be refused."""
+
 
 def without_winner(found: Sequence[TrialRecord], failed: Mapping[str, str]) -> str:
     """Why a study has no winner, as one sentence.
@@ -32,7 +35,7 @@ def without_winner(found: Sequence[TrialRecord], failed: Mapping[str, str]) -> s
     if failed or FAIL in states:
         advice = "fix what failed and run the same command again"
     elif INFEASIBLE in states and not states & {PRUNED, STOPPED}:
-        advice = "raise a limit in [budget] or change the space in [search]"
+        advice = f"raise a limit in [budget] or change the space in [search], and {ANOTHER}"
     else:
         advice = "give [search] more trials or a longer timeout"
     count = len(found)

@@ -20,6 +20,7 @@ from autopeft.execution.runner import Findings
 from autopeft.execution.shares import side_by_side
 from autopeft.execution.study_work import StudyWork
 from autopeft.search import choosing, racing, retrying
+from autopeft.search.endings import ANOTHER
 from autopeft.search.recovery import recover
 from autopeft.search.sampler import DRAWN, make_sampler
 from autopeft.search.seen import Memory
@@ -267,8 +268,8 @@ class Search:
     def _stop(self, why: str) -> None:
         self._why = why
         self.progress.say(
-            f"Stopped after {self.done()} of {self.wanted} trials: {why}. Raise a limit in [budget], change the space "
-            "in [search], or fix what failed."
+            f"Stopped after {self.done()} of {self.wanted} trials: {why}. Fix what failed and run the same command "
+            f"again; or raise a limit in [budget] or change the space in [search], and {ANOTHER}."
         )
 
 

@@ -17,7 +17,8 @@ from autopeft.study.folder import holds_study
 from autopeft.study.storage import open_study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from autopeft.execution.problem import Problem
     from autopeft.study.file import StudySpec
@@ -43,6 +44,9 @@ MAY_CHANGE = (
 )  # fmt: skip
 """Settings that may change when a study is resumed; any other change would mix two searches in one. Whether another
 revision is another model is decided by its identity."""
+
+AT_THE_END = "references", "race"
+"""Settings in [search] of work that is done once, when the winner is selected."""
 
 
 def given(problem: Problem) -> dict[str, Any]:
@@ -119,6 +123,26 @@ def _dtype_of(before: Mapping[str, Any], spec: StudySpec) -> str:
     if found != "auto":
         return found
     return name_of(torch.bfloat16 if supports_bfloat16(study_device(spec).type) else None)
+
+
+def without_effect(before: Mapping[str, Any], now: Mapping[str, Any], made: Collection[str], winner: Path) -> str:
+    """What to say of settings that were switched on after the study had its winner; "" where there is nothing to say.
+
+    Args:
+        before: the study at its last start, as `given`.
+        now: the same at this one.
+        made: those of `AT_THE_END` whose work is done, or never would be.
+        winner: the winner's folder.
+    """
+    then, here = before.get("search", {}), now["search"]
+    added = [f"`{name}`" for name in AT_THE_END if name not in made and here[name] and not then.get(name, True)]
+    if not added:
+        return ""
+    are, they = ("is", "it takes") if len(added) == 1 else ("are", "they take")
+    return (
+        f"{' and '.join(added)} in [search] {are} switched on, but the study has its winner already, so {they} effect "
+        f"only once another trial wins; for it now, move {winner} elsewhere and run the same command again."
+    )
 
 
 def keep_known(before: Mapping[str, Any], now: dict[str, Any]) -> None:

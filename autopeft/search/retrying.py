@@ -39,10 +39,14 @@ def go_on(study: optuna.Study) -> None:
 
 def retry(study: optuna.Study) -> None:
     """Queue the trials that failed in an earlier start because the machine did, a few times at most."""
-    for record in records(study):
-        known = faults(study, record.number)
-        if record.state == FAIL and record.machine and known < MOST_FAULTS:
-            run_again(study, record.number, record.params, MACHINE, known + 1)
+    for record in due(study):
+        run_again(study, record.number, record.params, MACHINE, faults(study, record.number) + 1)
+
+
+def due(study: optuna.Study) -> list[TrialRecord]:
+    """The trials that the next start runs again because the machine failed."""
+    failed = [record for record in records(study) if record.state == FAIL and record.machine]
+    return [record for record in failed if faults(study, record.number) < MOST_FAULTS]
 
 
 def faults(study: optuna.Study, number: int) -> int:

@@ -35,7 +35,7 @@ from autopeft.execution.backend_factory import backend_mistakes
 from autopeft.models import cards
 from autopeft.models.device import precision_note
 from autopeft.reporting import draw, gather, page
-from autopeft.search import choosing, racing, resume, several_winner, single_tasks, start
+from autopeft.search import choosing, racing, resume, retrying, several_winner, single_tasks, start
 from autopeft.search.announcer import Announcer
 from autopeft.search.endings import without_winner
 from autopeft.search.layer_drop import require_layers
@@ -66,7 +66,7 @@ from autopeft.study.folder import MLFLOW_MODEL, REPORT, RESULT, WINNER, holds_st
 from autopeft.study.journal import writing
 from autopeft.study.output import taken
 from autopeft.study.phase import CHOOSING, REPORTING
-from autopeft.study.raced import ruling_on
+from autopeft.study.raced import RACE, ruling_on
 from autopeft.study.record import (
     DEFAULTS,
     PASSED_OVER,
@@ -170,7 +170,8 @@ def _run(spec: StudySpec, registry: Registry, progress: Progress) -> Result:
         progress.say(f"MLflow did not receive everything; `autopeft sync` sends the {tracker.unsent} missing calls.")
     with writing(kept), whole(kept, lasting=True) as draft:
         draft.write_text(told, encoding="utf-8")
-    finished.mark(given, plugins, result)
+    if not retrying.due(study):  # else the next start has something to do
+        finished.mark(given, plugins, result)
     return result
 
 
@@ -261,6 +262,10 @@ def _open(problem: Problem, say: Callable[[str], None]) -> tuple[optuna.Study, S
     else:
         resume.check(before, now, spec)
         resume.keep_known(before, now)
+        if _has_winner(problem, study) and (
+            told := resume.without_effect(before, now, _done_once(problem, study), spec.output / WINNER)
+        ):
+            say(told)
     study.set_user_attr(resume.GIVEN, now)
     if study.user_attrs.get(DEFAULTS) != problem.space.defaults:
         study.set_user_attr(DEFAULTS, problem.space.defaults)
@@ -293,6 +298,14 @@ def _has_winner(problem: Problem, study: optuna.Study) -> bool:
     if not (earlier and saved):
         return False
     return [one.number for one in best if not one.passed_over] == [earlier["number"]]
+
+
+def _done_once(problem: Problem, study: optuna.Study) -> list[str]:
+    """Those of `resume.AT_THE_END` whose work this study with a winner has done, or has no use for."""
+    attrs = study.user_attrs
+    references = problem.parts or attrs[SCORES]["scores"].get("references")
+    race = attrs.get(RACE) or not racing.share(problem)
+    return [name for name, done in (("references", references), ("race", race)) if done]
 
 
 def _select_winner(

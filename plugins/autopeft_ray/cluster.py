@@ -11,16 +11,17 @@ import logging
 import os
 import secrets
 import signal
-import tempfile
+import socket
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopeft import StudyError
+from autopeft_ray.own_folder import FOR_RAY, own_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 LEAST_STORE = 100 * 2**20
 """Bytes of the object store of a cluster of our own; Ray would take a third of the machine's memory."""
@@ -28,8 +29,8 @@ LEAST_STORE = 100 * 2**20
 LONGEST = 400
 """Characters of Ray's own messages that are repeated."""
 
-SHORT = "/tmp" if os.name == "posix" else None
-"""Where the folder of a cluster is: names of sockets in it may have 107 characters."""
+PATIENCE = 10.0
+"""Seconds within which a cluster must answer; Ray itself asks for a quarter of an hour where nothing does."""
 
 
 @contextmanager
@@ -58,17 +59,28 @@ def connected(address: str | None, cpus: int, *, gpus: bool, size: int) -> Itera
                 )
             yield None
             return
-        with tempfile.TemporaryDirectory(prefix="ray-", dir=SHORT, ignore_cleanup_errors=True) as folder:
-            if own:
-                _start({"num_cpus": cpus, "object_store_memory": LEAST_STORE + 2 * size, "_temp_dir": folder,
-                        **({} if gpus else {"num_gpus": 0})})  # fmt: skip
-            else:
-                _join(str(address))
-            put_back()
-            try:
-                yield Path(folder) if own else None
-            finally:
-                ray.shutdown()
+        if not own:
+            _join(str(address))
+            with _until_shut(put_back):
+                yield None
+            return
+        with own_folder() as folder:
+            _start({"num_cpus": cpus, "object_store_memory": LEAST_STORE + 2 * size,
+                    "_temp_dir": str(folder / FOR_RAY), **({} if gpus else {"num_gpus": 0})})  # fmt: skip
+            with _until_shut(put_back):
+                yield folder
+
+
+@contextmanager
+def _until_shut(put_back: Callable[[], None]) -> Iterator[None]:
+    """Leave Ray after this block."""
+    put_back()
+    try:
+        yield
+    finally:
+        import ray
+
+        ray.shutdown()
 
 
 def _start(given: dict[str, Any]) -> None:
@@ -89,13 +101,27 @@ def _join(address: str) -> None:
     import ray
 
     try:
+        _reach(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        told = " ".join(str(error).split())[:LONGEST]
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        told = " ".join(str(error).split())[:LONGEST].removesuffix(".")
         raise StudyError(
-            f'no Ray cluster can be joined at `address` = "{address}" in [search]: {told} This machine must belong to '
+            f'no Ray cluster can be joined at `address` = "{address}" in [search]: {told}. This machine must belong to '
             "the cluster: run `ray start --address=HOST:PORT` here, and see `ray status`."
         ) from None
+
+
+def _reach(address: str) -> None:
+    """Check that something listens at "host:port"; Ray finds any other address in its own way.
+
+    Raises:
+        OSError: nothing answers there.
+        OverflowError: there is no port of that number.
+        ValueError: this is no name of a machine.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
 
 
 def is_own(address: str | None) -> bool:

@@ -1,5 +1,6 @@
 """Trials that share a pass: told of their rungs as alone, stopped and replaced one by one, and never lost."""
 
+import errno
 import itertools
 import json
 import shutil
@@ -20,7 +21,7 @@ from autopeft.models.device import Device
 from autopeft.search.trial import Trial
 from autopeft.study.file import StudySpec
 from autopeft.study.folder import CHECKPOINTS
-from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, PRUNED
+from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, INTERRUPTED, PRUNED
 from autopeft.training.cohort import Cohort
 from tests.conftest import autopeft_here
 
@@ -239,6 +240,44 @@ def test_one_that_diverges_fails_and_the_others_do_not_notice(study):
     alone = Recording(good)
     run(problem, [alone], InProcess(problem, lambda: Findings({}, {}), print))
     assert [rung.scores for rung in alone.rungs] == [rung.scores for rung in trials[0].rungs]
+
+
+def test_a_task_that_raises_on_a_trials_answers_fails_that_trial_alone(study, monkeypatch):
+    problem, asked = problem_of(study), []
+    kind = type(problem.task)
+
+    def calibrated(task, answers, truths):
+        asked.append(len(answers))
+        if len(asked) == 1:
+            raise ValueError("no threshold suits these answers")
+        return {"threshold": 0.5}
+
+    monkeypatch.setattr(kind, "calibrates", True)
+    monkeypatch.setattr(kind, "calibrated", calibrated)
+    same = [replace(one, hyper=replace(one.hyper, epochs=2)) for one in candidates(problem)[:2]]
+    trials = [Recording(one) for one in same]
+    assert run(problem, trials) == 2
+    assert [trial.outcome.state for trial in trials] == [FAIL, COMPLETE]
+    assert trials[0].outcome.reason == "ValueError: no threshold suits these answers"
+    assert trials[1].outcome.facts == {"threshold": 0.5}
+    assert asked == [len(problem.rows.train)] * 2
+
+
+def test_a_machine_that_fails_on_a_trials_answers_loses_none_of_its_pass(study, monkeypatch):
+    problem, asked = problem_of(study), []
+
+    def calibrated(task, answers, truths):
+        asked.append(1)
+        if len(asked) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return {}
+
+    monkeypatch.setattr(type(problem.task), "calibrates", True)
+    monkeypatch.setattr(type(problem.task), "calibrated", calibrated)
+    same = [replace(one, hyper=replace(one.hyper, epochs=2)) for one in candidates(problem)[:2]]
+    trials = [Recording(one) for one in same]
+    run(problem, trials)
+    assert [trial.outcome.state for trial in trials] == [INTERRUPTED] * 2, "both run again, from where they were"
 
 
 def test_a_time_limit_holds_for_a_trials_share_of_the_passes(study):

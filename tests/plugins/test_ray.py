@@ -4,13 +4,17 @@ import os
 import re
 import shutil
 import signal
+import socket
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
+from autopeft import StudyError
 from tests.conftest import THREE
 from tests.execution.test_processes import begin, check_books
 from tests.methods.test_registry import beside, install, write_plugin
@@ -57,11 +61,14 @@ def test_one_actor_does_what_this_process_does_and_ray_leaves_nothing_behind(tin
             listened = open_ports(found)
             actors = [pid for pid in found if command(pid).startswith("ray::Actor")]
             priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in actors}
+            folders = {path: path.stat().st_mode & 0o777 for path in Path("/tmp").glob(f"autopeft-ray-{process.pid}-*")}
     process.wait(60)
     assert process.returncode == 0, "".join(said)
     assert len(found) > 4  # Ray's own processes and the actor's are among them
     assert listened == []
     assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
+    assert [*folders.values()] == [0o700], "Ray opens what it is given to everybody"
+    assert not any(path.exists() for path in folders)
     assert "Trials run on Ray, in 1 worker on 1 node." in "".join(said)
     assert not re.search(r"raylet|WARNING|RAY_|auth|gcs", "".join(said))
     check_books(tiny_study, 4)
@@ -78,6 +85,61 @@ def test_one_actor_does_what_this_process_does_and_ray_leaves_nothing_behind(tin
 
     assert compared(there) == compared(here)
     assert {**there["test"], "seconds": 0} == {**here["test"], "seconds": 0}
+
+
+def test_only_folders_of_killed_studies_are_removed(tmp_path):
+    from autopeft_ray.own_folder import HELD, own_folder
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    names = [
+        f"autopeft-ray-{gone.pid}-abcdefgh",
+        f"autopeft-ray-{gone.pid}-heldheld",  # its process has that number in another container
+        f"autopeft-ray-{os.getpid()}-abcdefgh",
+        f"autopeft-ray-{gone.pid}-abcdefgh.kept",
+        f"ray-{gone.pid}-abcdefgh",
+        "autopeft-ray-notes-abcdefgh",
+    ]
+    for name in names:
+        (tmp_path / name / "r").mkdir(parents=True)
+    (tmp_path / f"autopeft-ray-{gone.pid}-linklink").symlink_to(tmp_path / names[4])
+    with FileLock(tmp_path / names[1] / HELD), own_folder(str(tmp_path)) as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "r").mkdir(0o777)
+        assert {path.name for path in tmp_path.iterdir()} == {*names[1:], folder.name, f"{names[0][:-8]}linklink"}
+        with own_folder(str(tmp_path)):  # another study
+            assert folder.exists()
+    assert not folder.exists()
+
+
+def test_the_longest_name_of_a_socket_in_the_folder_is_short_enough():
+    from autopeft_ray.own_folder import FOR_RAY, PREFIX
+
+    largest = 4_194_304  # of a process
+    session = f"session_2026-12-31_23-59-59_999999_{largest}/sockets/plasma_store"
+    assert len(f"/tmp/{PREFIX}{largest}-abcdefgh/{FOR_RAY}/{session}") <= 107
+
+
+def test_an_address_at_which_nothing_listens_is_refused_at_once(monkeypatch):
+    import ray
+    from autopeft_ray.cluster import connected
+
+    def asked(*given, **named):
+        raise AssertionError("it would ask for a quarter of an hour")
+
+    monkeypatch.setattr(ray, "init", asked)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for wrong, told in ((address, "refused"), ("no..where:6379", "label")):
+            sentence = rf'`address` = "{wrong}" in \[search\]: .*{told}.*ray status'
+            with pytest.raises(StudyError, match=sentence), connected(wrong, 1, gpus=False, size=0):
+                pass
+    monkeypatch.setattr(ray, "init", lambda *given, **named: asked_of.append(given))
+    asked_of = []
+    with connected("auto", 1, gpus=False, size=0) as folder:
+        assert folder is None
+    assert asked_of == [("auto",)], "Ray itself finds it"
 
 
 def test_until_a_worker_is_ready_the_time_of_all_its_calls_counts():
@@ -194,5 +256,8 @@ def test_a_study_that_is_interrupted_takes_ray_along_and_goes_on_from_its_checkp
         time.sleep(0.5)
     assert left == []
     assert list((tiny_study.parent / "outputs" / "tiny" / "checkpoint").iterdir())  # of the trial that ran
+    kept = list(Path("/tmp").glob(f"autopeft-ray-{process.pid}-*"))
+    assert len(kept) == (how == signal.SIGKILL)
     run_study(tiny_study, timeout=600)  # in a process of its own: this one is to stay without Ray
+    assert not any(path.exists() for path in kept)
     check_books(tiny_study, 4)

@@ -1,9 +1,14 @@
 """A study without a winner says what its trials ended for."""
 
+from types import SimpleNamespace
+
+import optuna
 import pytest
 
 from autopeft.execution.outcome import Outcome
 from autopeft.search.endings import without_winner
+from autopeft.search.loop import Search
+from autopeft.search.tally import Tally
 from autopeft.search.trial import record_of
 from autopeft.study.record import TrialRecord
 from autopeft.study.states import COMPLETE, FAIL, INFEASIBLE, STOPPED
@@ -29,7 +34,8 @@ def trials(*outcomes: tuple[str, str]) -> list[TrialRecord]:
         (
             trials((INFEASIBLE, "needs 3 MB"), (INFEASIBLE, "needs 4 MB")),
             "none of 2 trials completed, so there is no winner (2 refused: needs 3 MB); raise a limit in [budget] or "
-            "change the space in [search].",
+            "change the space in [search], and give the changed study another `name`, and another `output` if it sets "
+            "one.",
         ),
         (
             trials((STOPPED, "the study's timeout was reached")),
@@ -53,3 +59,16 @@ def test_the_rarest_reasons_are_counted_alone():
     assert (
         "(2 failed: a broke; 2 failed: b broke; 1 failed: c broke; and 2 more reasons; lora: its refit failed);" in told
     )
+
+
+def test_a_search_that_stops_says_what_a_changed_study_needs():
+    study, said = optuna.create_study(), []
+    search = Search.__new__(Search)
+    search.study, search.wanted, search._tally = study, 4, Tally(study)
+    search.progress = SimpleNamespace(say=said.append)
+    search._stop("the budget refused the last 200 proposals")
+    assert said == [
+        "Stopped after 0 of 4 trials: the budget refused the last 200 proposals. Fix what failed and run the same "
+        "command again; or raise a limit in [budget] or change the space in [search], and give the changed study "
+        "another `name`, and another `output` if it sets one."
+    ]

@@ -1,5 +1,6 @@
 """Rows of reference that need no add-on: the head alone, every weight, and a base model that answers by itself."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from autopeft.study.file import StudySpec
 from autopeft.study.folder import PREDICTIONS
 from autopeft.study.predictions import HeldOut
 from autopeft.testing.tiny import tiny_base
-from tests.conftest import THREE, announcing, write_tiny_study
+from tests.conftest import THREE, announcing, autopeft_here, write_tiny_study
 from tests.search.test_run import edit, run_study, store
 
 
@@ -102,6 +103,22 @@ def test_a_failure_costs_one_row_alone(problem, monkeypatch, tmp_path):
     assert found[FULL] is not None
     assert table.notes[HEAD] == "it failed: ValueError: planted"
     assert table.written["head_alone"] is None
+
+
+def test_a_finished_study_says_that_it_trains_none_and_how_to_have_them(tiny_study):
+    edit(
+        tiny_study, (THREE, 'methods = ["lora"]\nrace = 0'), ("trials = 4", "trials = 2"), ("epochs = 4", "epochs = 1")
+    )
+    earlier, output = run_study(tiny_study), tiny_study.parent / "outputs" / "tiny"
+    edit(tiny_study, ("references = false", "references = true"), ("race = 0", "race = 0.5"))
+    done = autopeft_here("run", tiny_study.name, cwd=tiny_study.parent)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "`references` and `race` in [search] are switched on, but the study has its winner already" in said
+    assert "outputs/tiny/winner elsewhere and run the same command again" in said
+    assert json.loads((output / "result.json").read_text())["test"] == earlier["test"]
+    (output / "winner").rename(tiny_study.parent / "earlier")
+    assert set(run_study(tiny_study)["test"]["references"]) == {HEAD, FULL}
 
 
 @pytest.mark.exhaustive

@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 import autopeft as api
+from autopeft.execution.in_process import InProcess
 from autopeft.execution.problem import Problem
 from autopeft.methods.registry import discover
 from autopeft.search.trial import Trial
@@ -260,6 +261,30 @@ def test_a_trial_that_ended_is_not_trained_again_where_the_process_was_killed_be
     assert trained == []
     assert [len(r["fold_scores"]) for r in result["records"]] == [2]
     assert not (tiny_study.parent / "outputs" / "tiny" / "checkpoint").exists()
+
+
+def test_a_study_in_which_the_machine_ended_a_trial_tries_it_again_at_its_next_start(tiny_study, monkeypatch):
+    edit(
+        tiny_study, (THREE, 'methods = ["lora"]\nrace = 0'), ("trials = 4", "trials = 2"), ("epochs = 4", "epochs = 1")
+    )
+    give = InProcess.give
+
+    def lost(backend, trial):
+        if trial.number == 0:
+            give(backend, trial)
+        else:
+            trial.lost("a worker process was killed by signal 9", machine=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InProcess, "give", lost)
+        first = run_study(tiny_study)
+    assert [(r["state"], r["machine"]) for r in first["records"]] == [("COMPLETE", False), ("FAIL", True)]
+    output = tiny_study.parent / "outputs" / "tiny"
+    assert not (output / "done.json").exists()
+    again = run_study(tiny_study)
+    assert "FAIL" not in {r["state"] for r in again["records"]}
+    assert len(again["records"]) == 2
+    assert (output / "done.json").exists()
 
 
 def test_an_output_folder_holds_one_study(tiny_study):
