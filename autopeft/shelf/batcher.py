@@ -27,7 +27,7 @@ ROOM = 16
 
 
 class BusyError(AutopeftError):
-    """More rows wait than will be answered soon."""
+    """There is no answer soon: too many rows wait, or the server ends."""
 
 
 class Batcher:
@@ -52,7 +52,7 @@ class Batcher:
         """The question, answered.
 
         Raises:
-            AutopeftError: it cannot be answered, or too many wait.
+            AutopeftError: it cannot be answered, too many wait, or the server ends.
         """
         found: Question = await self._put(question)
         if found.error:
@@ -63,7 +63,7 @@ class Batcher:
         """The texts for prompts.
 
         Raises:
-            AutopeftError: they cannot be written, or too many wait.
+            AutopeftError: they cannot be written, too many wait, or the server ends.
         """
         found: list[Text] = await self._put(prompts)
         return found
@@ -113,7 +113,10 @@ class Batcher:
         future = asyncio.get_running_loop().create_future()
         self._rows += len(job.cells)
         self._queue.put_nowait((job, future))
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:  # left as it is, it would be told as a fault of this program
+            raise BusyError("the server ends before this could be answered; ask again when it runs.") from None
 
     def _in_thread(self, jobs: Sequence[Question | Prompts]) -> list[Any]:
         with generation.until(self._ended.is_set):
