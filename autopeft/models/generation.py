@@ -7,21 +7,44 @@ padded on the right, and its decoder begins with its own tokens.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from autopeft.common.containment import heartbeat
+from autopeft.common.exceptions import AutopeftError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from autopeft.models.growing_text import GrowingText
     from autopeft.models.writing_limits import WritingLimits
 
 TOKENS_AT_ONCE = {"cpu": 2**13, "cuda": 2**16}
 """Tokens of prompts, padding and written texts at a time, by kind of device."""
+
+_over: ContextVar[Callable[[], bool] | None] = ContextVar("over", default=None)
+"""Says that writing must end; None where only the texts' own limits end it."""
+
+
+class StoppedError(AutopeftError):
+    """A text was not written to its end."""
+
+
+@contextmanager
+def until(over: Callable[[], bool]) -> Iterator[None]:
+    """In this block, this thread writes only until `over` says so, which is asked before each token.
+
+    Raises:
+        StoppedError: writing was ended by it.
+    """
+    before = _over.set(over)
+    try:
+        yield
+    finally:
+        _over.reset(before)
 
 
 def written(
@@ -37,12 +60,16 @@ def written(
         prompts: tokens of each; if `limits.begin` is set, the encoder's input.
         limits: when writing ends.
         sampling: settings of transformers' `GenerationConfig`, such as `do_sample` and `temperature`. Default: greedy.
+
+    Raises:
+        StoppedError: it was ended (`until`).
     """
     new, _ = limits.room
     prompts = [_fitting(ids, tokenizer, limits) for ids in prompts]
     found: list[np.ndarray] = [np.zeros(0, np.int64)] * len(prompts)
     for rows in _batches([len(ids) + new for ids in prompts], TOKENS_AT_ONCE.get(model.device.type, 2**13)):
         heartbeat()
+        _check(_over.get())
         for row, ids in zip(
             rows, _batch(model, tokenizer, [prompts[row] for row in rows], new, limits, sampling), strict=True
         ):
@@ -103,8 +130,28 @@ def _batch(
     )
     with torch.no_grad(), _configured(model, config):
         given = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-        made = model.generate(**given, **({"streamer": streamer} if streamer else {}))
+        made = model.generate(**given, **_stopping(), **({"streamer": streamer} if streamer else {}))
     return [_ended(row, limits.ends) for row in made[:, len(begin) or ids.shape[1] :].cpu().numpy()]
+
+
+def _stopping() -> dict[str, Any]:
+    """The argument of `generate` with which `until` ends it."""
+    from transformers import StoppingCriteriaList
+
+    over = _over.get()
+    if over is None:
+        return {}
+
+    def criterion(ids: torch.Tensor, scores: Any, **others: Any) -> torch.Tensor:
+        _check(over)
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    return {"stopping_criteria": StoppingCriteriaList([criterion])}
+
+
+def _check(over: Callable[[], bool] | None) -> None:
+    if over is not None and over():
+        raise StoppedError("the text was not written to its end, because the program ends; ask again when it runs.")
 
 
 def _of_decoder(begin: Sequence[int], pad: int, ends: Sequence[int]) -> dict[str, Any]:

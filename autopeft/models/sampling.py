@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common.exceptions import UserInputError, shorten
@@ -16,6 +17,14 @@ COLDEST, HOTTEST = 0.01, 100.0
 """Range of temperatures in which logits stay finite and distinct."""
 
 LARGEST_SEED = 2**32 - 1
+
+NUMBERS = (
+    ("temperature", Real, "a number"),
+    ("top_p", Real, "a number"),
+    ("top_k", Integral, "a whole number"),
+    ("seed", Integral, "a whole number"),
+)
+"""What each setting is."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Sampling:
         seed: gives the same texts for the same rows on the same machine; None: other texts each time.
 
     Raises:
-        UserInputError: a number is out of its range, or `top_p` or `top_k` is set but nothing is drawn.
+        UserInputError: something is no number or out of its range, or `top_p` or `top_k` is set but nothing is drawn.
     """
 
     temperature: float = 0.0
@@ -39,6 +48,10 @@ class Sampling:
     seed: int | None = 0
 
     def __post_init__(self) -> None:
+        for name, kind, rule in NUMBERS:
+            given = getattr(self, name)
+            if not isinstance(given, kind) and (name, given) != ("seed", None):
+                raise UserInputError(f"`{name}` must be {rule}, but is {shorten(given)}; change it.")
         ranges = {
             "temperature": (
                 self.temperature == 0 or COLDEST <= self.temperature <= HOTTEST,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
-from autopeft.common.exceptions import UserInputError
+from autopeft.common.exceptions import UserInputError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +44,10 @@ class WritingLimits(NamedTuple):
         """The same with `new` as the most tokens written; None: unchanged.
 
         Raises:
-            UserInputError: `new` is less than one.
+            UserInputError: `new` is no whole number, or less than one.
         """
+        if new is not None and not isinstance(new, Integral):
+            raise UserInputError(f"`max_new_tokens` must be a whole number, but is {shorten(new)}; change it.")
         if new is not None and new < 1:
             raise UserInputError(f"`max_new_tokens` must be at least 1, but is {new}; change it.")
         return self if new is None else self._replace(new=new)

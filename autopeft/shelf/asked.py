@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autopeft.common.exceptions import UserInputError, nearest, quoted
+from autopeft.common.exceptions import UserInputError, nearest, quoted, shorten
 from autopeft.models.sampling import Sampling
 from autopeft.shelf.refusal import RefusedError, first_mistake
 from autopeft.shelf.texts import Prompts
@@ -26,6 +26,10 @@ MOST_ROWS = 1000
 
 MOST_TEXTS = 64
 """Most texts that a request may ask for."""
+
+MOST_TOKENS = 2**16
+"""Most tokens of a text that a request may ask for, as many as a study may set: some models have no limit of their
+own, and other requests wait meanwhile."""
 
 
 class Asked(BaseModel):
@@ -65,7 +69,10 @@ class Rows(Asked):
         index = range(1, len(self.rows) + 1)
         objects = [isinstance(row, dict) for row in self.rows]
         if all(objects):
-            return pd.DataFrame(self.rows, index=index, dtype=object)
+            # Only columns that are read: a frame with a column for each key of any row would be rows times as large.
+            own = {*winner.inputs, *winner.input_names.values()}
+            read = [{name: row[name] for name in own & row.keys()} for row in self.rows]
+            return pd.DataFrame(read, index=index, dtype=object)
         if any(objects):
             raise RefusedError(422, "the rows of a request must all be objects, or all be cells, but these are mixed.")
         if len(winner.inputs) > 1:
@@ -102,6 +109,12 @@ class TextsAsked(Asked):
         if len(winner.inputs) > 1:
             needed = ", ".join(winner.input_names.values())
             raise RefusedError(422, f"this winner needs the columns {needed}; ask it by POST /predict.")
+        if self.new and self.new > MOST_TOKENS:
+            raise RefusedError(
+                400,
+                f"a request may ask for at most {MOST_TOKENS:,} tokens of a text, but this one asks for "
+                f"{shorten(self.new)}; lower its `max_tokens` or `max_completion_tokens`.",
+            )
         rows = pd.Series(self.cells(converses=task.converses), dtype=object)
         frame = pd.DataFrame({winner.inputs[0]: rows.set_axis(range(1, len(rows) + 1))})
         seed = self.seed if self.seed is not None or self.temperature else 0

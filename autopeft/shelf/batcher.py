@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from autopeft.common import machine
 from autopeft.common.exceptions import AutopeftError, in_a_line
+from autopeft.models import generation
 from autopeft.shelf import texts
 from autopeft.shelf.texts import Prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from autopeft.shelf.shelf import Question, Shelf
     from autopeft.shelf.texts import Text
@@ -24,7 +27,7 @@ ROOM = 16
 
 
 class BusyError(AutopeftError):
-    """More rows wait than will be answered soon."""
+    """There is no answer soon: too many rows wait, or the server ends."""
 
 
 class Batcher:
@@ -43,12 +46,13 @@ class Batcher:
         self._queue: asyncio.Queue[Asked] = asyncio.Queue()
         self._rows = 0
         self._thread = ThreadPoolExecutor(1, "autopeft-shelf")
+        self._ended = threading.Event()
 
     async def ask(self, question: Question) -> Question:
         """The question, answered.
 
         Raises:
-            AutopeftError: it cannot be answered, or too many wait.
+            AutopeftError: it cannot be answered, too many wait, or the server ends.
         """
         found: Question = await self._put(question)
         if found.error:
@@ -59,15 +63,15 @@ class Batcher:
         """The texts for prompts.
 
         Raises:
-            AutopeftError: they cannot be written, or too many wait.
+            AutopeftError: they cannot be written, too many wait, or the server ends.
         """
         found: list[Text] = await self._put(prompts)
         return found
 
     async def run(self) -> None:
-        """Answer until it is cancelled."""
+        """Answer until it is cancelled; a text that is being written then ends with its next token."""
         loop = asyncio.get_running_loop()
-        with self._thread:
+        with self._thread, self._ending():  # the thread is waited for, so it must be told first
             held = None
             while True:
                 jobs = [held or await self._queue.get()]
@@ -75,7 +79,7 @@ class Batcher:
                     await asyncio.sleep(self._wait)
                 more, held = self._more(len(jobs[0][0].cells))
                 jobs += more
-                found = await loop.run_in_executor(self._thread, self._answered, [job for job, _ in jobs])
+                found = await loop.run_in_executor(self._thread, self._in_thread, [job for job, _ in jobs])
                 for (job, future), answer in zip(jobs, found, strict=True):
                     self._rows -= len(job.cells)
                     if future.cancelled():  # its client is gone
@@ -84,6 +88,13 @@ class Batcher:
                         future.set_exception(answer)
                     else:
                         future.set_result(answer)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._ended.set()
 
     def _more(self, rows: int) -> tuple[list[Asked], Asked | None]:
         """What waits and goes into a batch that has so many rows; and the first one that has no room in it."""
@@ -102,7 +113,14 @@ class Batcher:
         future = asyncio.get_running_loop().create_future()
         self._rows += len(job.cells)
         self._queue.put_nowait((job, future))
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:  # left as it is, it would be told as a fault of this program
+            raise BusyError("the server ends before this could be answered; ask again when it runs.") from None
+
+    def _in_thread(self, jobs: Sequence[Question | Prompts]) -> list[Any]:
+        with generation.until(self._ended.is_set):
+            return self._answered(jobs)
 
     def _answered(self, jobs: Sequence[Question | Prompts]) -> list[Any]:
         """The answer to each job, or its error; runs in the thread."""

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def find(folders: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
+EMPTY = "a shelf needs at least one winner, but none is named; give a winner's folder."
+
+
+def find(folders: str | Path | Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Path]:
     """The winners' folders by name: the key, `NAME=`, the study's name, or the folder's.
 
     A study of several tasks gives a winner for each; "/TASK" is added to its name.
@@ -28,9 +31,10 @@ def find(folders: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, 
         UserInputError: there are none, a path leads to no winner, or two have one name.
         ModelError: two were trained on different base models, or on one in different precisions.
     """
+    folders = [folders] if isinstance(folders, str | Path) else folders
     given = list(folders.items()) if isinstance(folders, Mapping) else [_named(folder) for folder in folders]
     if not given:
-        raise UserInputError("a shelf needs at least one winner, but none is named; give a winner's folder.")
+        raise UserInputError(EMPTY)
     found: dict[str, Path] = {}
     for chosen, path in given:
         for folder in winners_of(Path(path)):

@@ -11,7 +11,7 @@ import pandas as pd
 from autopeft.common.exceptions import AutopeftError, UserInputError, nearest, quoted
 from autopeft.models.device import Device
 from autopeft.shelf.joint import Asked
-from autopeft.shelf.names import find
+from autopeft.shelf.names import EMPTY, find
 from autopeft.shelf.settle import Settled
 from autopeft.shelf.shared_weights import SharedWeights
 from autopeft.winner import winner as artifact
@@ -58,6 +58,9 @@ class Shelf:
     Attributes:
         winners: by name.
         turns: why a winner's rows run alone, by its name.
+
+    Raises:
+        UserInputError: there is no winner.
     """
 
     def __init__(self, winners: Mapping[str, Winner] | Iterable[tuple[str, Winner]]) -> None:
@@ -67,7 +70,9 @@ class Shelf:
             self.winners[name] = winner
             for model in winner.modules:
                 shared.add(model)
-        first = next(iter(self.winners.values()))
+        first = next(iter(self.winners.values()), None)
+        if first is None:
+            raise UserInputError(EMPTY)
         self._device = Device(next(first.module.parameters()).device.type, None)
         self._settled = Settled(self.winners, self._device)
         self.turns = self._settled.turns
@@ -75,7 +80,7 @@ class Shelf:
     @classmethod
     def load(
         cls,
-        folders: Sequence[str | Path] | Mapping[str, str | Path],
+        folders: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
         device: str = "cpu",
         *,
         trust_remote_code: bool = False,
@@ -83,9 +88,9 @@ class Shelf:
         """Load winners that studies saved.
 
         Args:
-            folders: of winners, or the output folders or files of their studies; a winner is known by the name of its
-                study, or by the key here. A text may be ``NAME=FOLDER``.
-            device: where they answer.
+            folders: of winners, or the output folders or files of their studies, or a single one; a winner is known by
+                the name of its study, or by the key here. A text may be ``NAME=FOLDER``.
+            device: where they answer, as for `autopeft.load`.
             trust_remote_code: as for `autopeft.load`.
 
         Raises:

@@ -265,9 +265,11 @@ class Classification(Task):
         return [calibration.section(answers, truths)]
 
     def baseline(self, train: np.ndarray, test: np.ndarray, labels: Sequence[str]) -> Baseline:
-        """Always the most frequent training label."""
+        """The training labels' shares, of which the most frequent label is the most probable."""
         import numpy as np
 
-        answers = np.zeros((len(test), max(len(labels), 1)), np.float32)
-        answers[:, np.bincount(train).argmax()] = 1
+        counts = np.bincount(train, minlength=max(len(labels), 1))
+        answers = np.tile((counts / counts.sum()).astype(np.float32), (len(test), 1))
+        if self.maximised not in score_metrics.OF_SCORES and (self.given(answers) != counts.argmax()).any():
+            answers[:] = np.arange(len(counts)) == counts.argmax()  # a threshold would give the rarer label
         return Baseline("majority class", answers)

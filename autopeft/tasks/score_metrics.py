@@ -45,8 +45,9 @@ def average_precision(truths: np.ndarray, answers: np.ndarray) -> float:
 
 
 def neg_log_loss(truths: np.ndarray, answers: np.ndarray) -> float:
-    """Mean logarithm of the probability of the right label."""
-    return float(np.log(_of_right(truths, answers).clip(np.finfo(np.float32).tiny)).mean())
+    """Mean logarithm of the probability of the right label, in float64, as a report computes it from the file again."""
+    right = _of_right(truths, answers).astype(np.float64)
+    return float(np.log(right.clip(np.finfo(np.float32).tiny)).mean())
 
 
 def neg_brier_score(truths: np.ndarray, answers: np.ndarray) -> float:
@@ -59,8 +60,11 @@ def neg_brier_score(truths: np.ndarray, answers: np.ndarray) -> float:
 
 
 def top(truths: np.ndarray, answers: np.ndarray, most: int) -> float:
-    """Share of rows whose label is among this many most probable ones."""
-    return float(((answers > _of_right(truths, answers)[:, None]).sum(1) < most).mean())
+    """Share of rows whose label is among this many most probable ones; of equal ones, the first come first."""
+    right = _of_right(truths, answers)[:, None]
+    before = np.arange(answers.shape[1]) < truths[:, None]
+    ahead = (answers > right) | ((answers == right) & before)
+    return float((ahead.sum(1) < most).mean())
 
 
 def of_last(name: str, truths: np.ndarray, answers: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from autopeft.common.files import draft_folder, put, remove_drafts
 from autopeft.common.truncation import BOTH
 from autopeft.models import quantization
 from autopeft.models.quantization import NONE
+from autopeft.study.journal import writing
 from autopeft.study.place import winner_of
 from autopeft.winner import as_lora, mlflow_model, mlflow_texts, readme, serving
 from autopeft.winner import winner as artifact
@@ -60,6 +61,7 @@ def export(
     Raises:
         ExportError: an unknown format, a folder with something in it, or a winner that the format cannot hold.
         UserInputError: there is no winner, or its base model is gone or has changed.
+        StoreError: the folder could not be written.
     """
     folder = Path(folder)
     if format not in FORMATS:
@@ -82,14 +84,15 @@ def export(
             f"{', '.join(name for name, entry in FORMATS.items() if entry.several)}, but not as {format}, which "
             'holds one model; train it with `form = "refit"` or `"average"` in [winner].'
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_drafts(folder.parent)
-    with draft_folder(folder) as draft:
-        made = draft / "made"
-        made.mkdir()
-        FORMATS[format].write(winner, made, say)
-        readme.write(made, winner.card, winner.evidence, _loading(winner, format, made), format)
-        put(made, folder, (), last=readme.README)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_drafts(folder.parent)
+        with draft_folder(folder) as draft:
+            made = draft / "made"
+            made.mkdir()
+            FORMATS[format].write(winner, made, say)
+            readme.write(made, winner.card, winner.evidence, _loading(winner, format, made), format)
+            put(made, folder, (), last=readme.README)
     return folder
 
 

@@ -19,7 +19,7 @@ from autopeft.common.exceptions import (
 from autopeft.common.files import draft_folder, put
 from autopeft.common.truncation import Truncation
 from autopeft.models.attach import merged
-from autopeft.models.device import Device
+from autopeft.models.device import Device, named_device
 from autopeft.models.quantization import NONE
 from autopeft.models.readers import READERS
 from autopeft.models.sampling import Sampling
@@ -238,6 +238,7 @@ class Winner:
 
         Raises:
             UserInputError: the folder holds other files.
+            StoreError: it could not be written.
             MethodError: the method's plugin is not installed.
         """
         folder = Path(folder)
@@ -249,10 +250,9 @@ class Winner:
         method = method_of(self.card)
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-        with draft_folder(folder) as draft:
-            models = self.modules if self.card.members else self.module
-            save(models, method, self.reader, self.card, draft / "winner", self.evidence)
-            with writing(folder):
+            with draft_folder(folder) as draft:
+                models = self.modules if self.card.members else self.module
+                save(models, method, self.reader, self.card, draft / "winner", self.evidence)
                 put(draft / "winner", folder, FILES, last=CARD)
 
     def push_to_hub(self, repo: str, *, private: bool | None = None) -> str:
@@ -338,17 +338,17 @@ def load(
 
     Args:
         folder: of the winner.
-        device: where it will predict.
+        device: where it will predict: "cpu", "cuda", or "cuda:1" for the second GPU.
         trust_remote_code: run code that its base model brings, if its study did; a winner from elsewhere may name any
             model.
         task: the name of one of several tasks, if the study learnt several on one base model.
 
     Raises:
         UserInputError: the folder is not a winner of the task or was changed, its base model or its method is not
-            installed here, or it needs code that is not trusted. It is a ModelError if the base model is not the one
-            it was trained on.
+            installed here, or it needs code that is not trusted; or there is no such device. It is a ModelError if the
+            base model is not the one it was trained on.
     """
-    folder = of_task(Path(folder), task)
+    folder, device = of_task(Path(folder), task), named_device(device)
     try:
         card, evidence = Card.read(folder), Evidence.read(folder)
         with warnings.catch_warnings():

@@ -205,6 +205,11 @@ def test_drawn_texts_are_the_same_again_by_their_seed(study, monkeypatch):
         ({"top_k": 5}, "at a `temperature` of 0 nothing is drawn"),
         ({"seed": -1}, "`seed` must be from 0 to 4294967295, but is -1"),
         ({"max_new_tokens": 0}, "`max_new_tokens` must be at least 1, but is 0"),
+        ({"max_new_tokens": 2.5}, "`max_new_tokens` must be a whole number, but is 2.5; change it."),
+        ({"temperature": "1"}, "`temperature` must be a number, but is '1'; change it."),
+        ({"temperature": 1, "top_p": None}, "`top_p` must be a number, but is None"),
+        ({"temperature": 1, "top_k": 1.5}, "`top_k` must be a whole number, but is 1.5"),
+        ({"seed": "x"}, "`seed` must be a whole number, but is 'x'"),
     ],
 )
 def test_numbers_out_of_range_are_refused(winner, options, told):

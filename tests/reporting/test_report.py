@@ -405,6 +405,12 @@ def test_without_predictions_the_scores_are_told_and_that_the_rest_is_missing(tm
     assert "not kept" in shown(report)
 
 
+def test_a_score_that_was_kept_in_float32_is_that_of_the_predictions(tmp_path):
+    report = crowned(tmp_path, ANSWERS, {**SCORES, "winner": 0.75 + 2e-7})
+    assert report.test.note == ""
+    assert report.test.scores[0].interval
+
+
 def test_predictions_that_are_not_the_winners_are_left_out(tmp_path):
     report = crowned(tmp_path, {**ANSWERS, "winner": ADAPTER})
     assert "does not give the winner's score" in report.test.note

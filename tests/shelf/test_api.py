@@ -13,6 +13,7 @@ import pytest
 
 from autopeft import Shelf, load
 from autopeft.shelf import guard
+from autopeft.shelf.asked import Rows
 from autopeft.shelf.batcher import Batcher
 from tests.conftest import autopeft_here
 from tests.shelf.served import serving
@@ -98,6 +99,15 @@ def test_a_batch_has_no_more_rows_than_allowed_unless_one_request_does(shelf):
     waiting(4)
     assert [len(job.cells) for job, _ in batcher._more(6)[0]] == [4]
     assert batcher._more(12) == ([], None)
+
+
+def test_only_columns_that_are_read_become_a_frame(client, shelf, folders):
+    """With a column for each key of any row, a request within the limits would take gigabytes."""
+    rows = [{"text": f"w{row}", **{f"{row}_{key}": key for key in range(100)}} for row in range(100)]
+    assert [*Rows(winner="tone", rows=rows)._frame(shelf["tone"]).columns] == ["text"]
+    status, told = client.post("/predict", {"winner": "tone", "rows": rows})
+    assert status == 200
+    same(told["answers"], load(folders["tone"]).as_json([row["text"] for row in rows]))
 
 
 @pytest.mark.parametrize(

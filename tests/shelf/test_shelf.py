@@ -242,6 +242,7 @@ def test_another_precision_is_refused(tmp_path, folders):
     ("given", "words"),
     [
         ([], "at least one winner"),
+        ("nowhere", "nowhere.* does not exist"),
         (["low", "low"], r'both "low"; give one as NAME=FOLDER'),
         (["nowhere"], "does not exist"),
     ],
@@ -250,6 +251,14 @@ def test_what_is_no_shelf_is_told(folders, monkeypatch, given, words):
     monkeypatch.chdir(folders["low"].parent)
     with pytest.raises(UserInputError, match=words):
         Shelf.load(given)
+
+
+def test_a_single_folder_is_a_shelf_and_no_winner_is_none(folders, monkeypatch):
+    monkeypatch.chdir(folders["low"].parent)
+    assert [*Shelf.load("low")] == [*Shelf.load(folders["low"])] == ["low"]
+    assert [*Shelf.load("mine=low")] == ["mine"]
+    with pytest.raises(UserInputError, match="at least one winner"):
+        Shelf({})
 
 
 def test_a_name_may_be_chosen_and_an_unknown_one_is_told(folders, monkeypatch):

@@ -1,11 +1,17 @@
 """Winners that write, asked as OpenAI's clients ask."""
 
+import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from autopeft import Shelf, load
+from autopeft.common.containment import beats
+from autopeft.models.generation import StoppedError
+from autopeft.shelf.asked import MOST_TOKENS, Completion
+from autopeft.shelf.batcher import Batcher, BusyError
 from tests.cli.test_writing_commands import conversation, study_of
 from tests.conftest import trained_winner
 from tests.shelf.served import serving
@@ -93,11 +99,48 @@ def test_a_seed_gives_the_same_text_again_and_another_one_another(client, folder
         ("completions", {"model": "prompts", "prompt": []}, 422, "1 to 64 prompts"),
         ("completions", {"model": "prompts", "prompt": "a", "temperature": 1000}, 422, "`temperature` must be"),
         ("completions", {"model": "prompts", "prompt": "a", "n": 2}, 400, '"n"'),
+        ("completions", {"model": "prompts", "prompt": "a", "max_tokens": 2**16 + 1}, 400, "this one asks for 65537"),
+        (
+            "chat/completions",
+            {"model": "replies", "messages": conversation("a"), "max_completion_tokens": 10**30},
+            400,
+            "at most 65,536 tokens of a text",
+        ),
         ("completions", {"model": "other", "prompt": "a"}, 404, "no winner has the name"),
     ],
 )
 def test_what_cannot_be_written_is_told(client, path, content, status, words):
     assert words in client.fails(f"/v1/{path}", content, status)
+
+
+def test_a_text_that_is_being_written_is_given_up_when_the_server_ends(tmp_path):
+    """It would take much longer than the test waits."""
+    chat_model(tmp_path / "chat", positions=2**14)
+    study = study_of(tmp_path, tmp_path / "chat", ROWS["prompts"])
+    study.write_text(study.read_text().replace("max_new_tokens = 12", f"max_new_tokens = {MOST_TOKENS}"))
+    trained_winner(study, "lora")
+    shelf = Shelf.load({"prompts": tmp_path / "lora"})
+
+    async def seconds_to_end(question):
+        batcher, before = Batcher(shelf, 0, 64), beats()
+        running, asking = asyncio.create_task(batcher.run()), asyncio.create_task(question(batcher))
+        while beats() == before:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        start = time.monotonic()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        ended = time.monotonic()
+        asking.cancel()
+        with pytest.raises(BusyError, match="the server ends"):
+            await asking
+        return ended - start
+
+    texts = Completion(model="prompts", prompt=["a", "b"], max_tokens=MOST_TOKENS).prompts(shelf)
+    assert asyncio.run(seconds_to_end(lambda batcher: batcher.write(texts))) < 5
+    rows = shelf.question("prompts", ["a", "b"])
+    assert asyncio.run(seconds_to_end(lambda batcher: batcher.ask(rows))) < 5
+    assert isinstance(rows.error, StoppedError)
 
 
 def test_a_request_as_a_client_of_openai_sends_it(client):

@@ -112,6 +112,45 @@ def test_rows_that_lack_a_class_are_scored_on_the_others():
     assert TASK.score("roc_auc", np.array([0, 0]), answers) == 0.5
 
 
+def test_a_baseline_knows_the_labels_shares_and_equal_labels_are_hits_by_their_places():
+    train, truths = np.repeat([0, 1, 2, 3], [20, 40, 30, 10]), np.repeat([0, 1, 2, 3], 10)
+    labels = ("a", "b", "c", "d")
+    task = TASK.knowing({}, labels)
+    answers = task.baseline(train, truths, labels).answers
+    assert answers.dtype == np.float32
+    assert answers[0] == pytest.approx([0.2, 0.4, 0.3, 0.1])
+    assert task.score("accuracy", truths, answers) == 0.25
+    assert task.score("top_2_accuracy", truths, answers) == 0.5
+    assert task.score("neg_log_loss", truths, answers) == pytest.approx(np.log([0.2, 0.4, 0.3, 0.1]).mean())
+    assert (task.score("roc_auc", truths, answers), task.score("average_precision", truths, answers)) == (0.5, 0.25)
+    one_hot = np.tile(np.float32([0, 1, 0, 0]), (40, 1))
+    for answered in (answers, one_hot, np.full((40, 4), 0.25, np.float32)):
+        for metric in ("top_2_accuracy", "top_3_accuracy"):
+            assert task.score(metric, truths, answered) == int(metric[4]) / 4
+
+
+@pytest.mark.parametrize("threshold", ["auto", 0.2, 0.8])
+@pytest.mark.parametrize("rarer", [0, 1])
+def test_a_baseline_gives_the_most_frequent_of_two_labels_whatever_the_threshold(threshold, rarer):
+    train = np.repeat([rarer, 1 - rarer], [3, 7])
+    task = TASK.configured({"threshold": threshold}).knowing({}, ("no", "yes"))
+    for metric in ("accuracy", "f1", "balanced_accuracy", "quadratic_kappa"):
+        maximising = task.maximising(metric)
+        answers = maximising.baseline(train, train, task.names).answers
+        assert maximising.values(answers, task.names) == [task.names[1 - rarer]] * 10
+        assert task.score("accuracy", train, answers) == 0.7
+    honest = task.maximising("neg_log_loss").baseline(train, train, task.names).answers
+    assert honest[:, rarer] == pytest.approx(np.full(10, 0.3))
+
+
+def test_the_logarithms_are_those_of_the_written_probabilities(answered):
+    truths, answers = answered
+    task = TASK.knowing({}, NAMES).maximising("neg_log_loss")
+    written = task.written(answers, NAMES), task.written_truths(truths, NAMES)
+    found = task.score("neg_log_loss", truths, answers)
+    assert task.metrics["neg_log_loss"].of_written(*written) == pytest.approx(found, rel=1e-14)
+
+
 def test_kappa_knows_the_order_of_numbers():
     labels = [str(number) for number in (1, 2, 10, 9, 2, 1, 10)]
     made = [str(number) for number in (1, 2, 9, 9, 3, 1, 10)]

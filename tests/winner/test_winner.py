@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopeft.common.exceptions import DataError, MethodError, UserInputError
+import autopeft
+from autopeft.common.exceptions import DataError, MethodError, StoreError, UserInputError
 from autopeft.methods import registry
 from autopeft.models.tensor_file import digest
 from autopeft.models.weights_file import OWN_FILES, PEFT_CONFIG, PEFT_FILES, PEFT_WEIGHTS
@@ -220,6 +221,26 @@ def test_what_peft_can_load_needs_no_plugin_and_is_what_the_plugin_builds(tiny_s
     else:
         with pytest.raises(MethodError, match=f'no plugin provides the method "{name}"'):
             artifact.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [("foo", "must be cpu, cuda or"), ("cuda:99", "does not exist: PyTorch finds")],
+)
+def test_a_device_that_is_not_here_is_told_in_a_sentence(lora_winner, device, words):
+    with pytest.raises(UserInputError, match=words):
+        autopeft.load(lora_winner, device)
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(lora_winner, tmp_path):
+    winner = autopeft.load(lora_winner)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "x", tmp_path / ("x" * 250)):
+        with pytest.raises(StoreError, match=f"{folder.name} could not be written"):
+            winner.save(folder)
+        with pytest.raises(StoreError, match=f"{folder.name} could not be written"):
+            autopeft.export(winner, folder, "peft")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_winner_saved_over_another_leaves_nothing_of_it(tiny_study, monkeypatch):
