@@ -28,6 +28,9 @@ FEWEST = 10
 NARROW = 0.05
 """Answers count as all the same if they spread less than this share of the truths' spread."""
 
+FAR = 1000
+"""How many times the spread a mean is, at most, to which float32 adds an answer: it has seven digits."""
+
 METRICS = ("r2", "pearson", "spearman", "neg_mean_squared_error", "neg_root_mean_squared_error",
            "neg_mean_absolute_error")  # fmt: skip
 
@@ -61,7 +64,7 @@ def _written(name: str, answers: Sequence[str], truths: Sequence[str]) -> float:
 class Regression(Task):
     """A number for each row; a subclass says what a row is.
 
-    Truths and answers are the user's numbers, float64 `[rows]`. The model learns them minus the training
+    Truths and answers are the user's numbers, float64 and float32 `[rows]`. The model learns them minus the training
     rows' mean and divided by their spread, so that numbers of any scale are learnt alike. The column `label` holds a
     row's number.
     """
@@ -161,10 +164,11 @@ class Regression(Task):
         return mse_loss(outputs.logits.float().squeeze(-1), batch["labels"])
 
     def answer(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Numbers on the user's scale `[rows]`, float64: float32 has too few digits for a large mean."""
+        """Numbers on the user's scale `[rows]`, float32; float64 if their mean is `FAR` from zero."""
         logits: torch.Tensor = outputs.logits
         mean, scale = self._mean_and_scale
-        return logits.double().squeeze(-1) * scale + mean
+        numbers = logits.float().squeeze(-1)
+        return (numbers.double() if abs(mean) > FAR * scale else numbers) * scale + mean
 
     def one_answer(self, answers: np.ndarray, truths: np.ndarray) -> bool:
         """Whether the answers' standard deviation is less than 5% of the truths'."""
