@@ -145,13 +145,14 @@ def _filled(load: str, task: Task, card: Card, form: str) -> str:
     """Python code that loads the folder, with the placeholders filled in."""
     reading, usage = task.reading(card.labels), USAGE[task.processor]
     sample = task.sample(usage.cells)
+    code = ""
     if isinstance(task, Writing) and "inputs = " in load:
-        load = load[: load.index("inputs = ")] + "{code}"
+        load, code = load[: load.index("inputs = ")] + "{code}", task.code(sample)
     by_hand = task.by_hand(sample, form)
     texts = by_hand.texts if by_hand else _texts(task, sample, usage.cells)
     then = f"\n{by_hand.then}  # {reading}" if by_hand else ""
     values = {
-        "{code}": task.code(sample) if "{code}" in load else "",
+        "{code}": code,
         "{imports}": usage.imports,
         "{reader}": usage.name,
         "AutoTokenizer": task.processor,
