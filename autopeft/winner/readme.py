@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopeft.budget.limits import LIMITS, SECONDS
+from autopeft.common.exceptions import printable
 from autopeft.common.files import whole
 from autopeft.common.locate import HUB_ID, PACKAGE
 from autopeft.common.truncation import KEPT
@@ -119,7 +119,7 @@ def _about(card: Card, evidence: Evidence | None) -> list[str]:
         f"| base model | {_name(card.base_model)} |",
         f"| method | {card.method} (from {card.plugin or 'a plugin'}) |",
         *(f"| {name} | {value} |" for name, value in params.items()),
-        *([f"| labels | {', '.join(card.labels).replace('|', chr(92) + '|')} |"] if card.labels else []),
+        *([f"| labels | {', '.join(map(_in_cell, card.labels))} |"] if card.labels else []),
         *([f"| longest input | {card.max_length} tokens{_of_longer(card)} |"] if card.max_length else []),
         *(
             [f"| add-ons dropped | of the lowest {counted(card.dropped_layers, 'layer')} |"]
@@ -136,19 +136,25 @@ def _about(card: Card, evidence: Evidence | None) -> list[str]:
     ]
 
 
+def _in_cell(text: str) -> str:
+    """A text in a cell of a table, which a line break or a bar would end."""
+    return printable(text, keep="").replace("|", "\\|")
+
+
 def _filled(load: str, task: Task, card: Card, form: str) -> str:
     """Python code that loads the folder, with the placeholders filled in."""
     reading, usage = task.reading(card.labels), USAGE[task.processor]
     sample = task.sample(usage.cells)
+    code = ""
     if isinstance(task, Writing) and "inputs = " in load:
-        load = load[: load.index("inputs = ")] + task.code(sample)
+        load, code = load[: load.index("inputs = ")] + "{code}", task.code(sample)
     by_hand = task.by_hand(sample, form)
     texts = by_hand.texts if by_hand else _texts(task, sample, usage.cells)
     then = f"\n{by_hand.then}  # {reading}" if by_hand else ""
     values = {
+        "{code}": code,
         "{imports}": usage.imports,
         "{reader}": usage.name,
-        "{arguments}": usage.arguments + (by_hand.arguments if by_hand else ""),
         "AutoTokenizer": task.processor,
         "{base}": base(card),
         "{config}": _config(task, card),
@@ -165,7 +171,9 @@ def _filled(load: str, task: Task, card: Card, form: str) -> str:
         "(logits,) =": f"({', '.join(task.outputs)},) =",
     }
     load = load if values["{config}"] else load.replace("    {config}\n", "")
-    code = functools.reduce(lambda text, name: text.replace(name, values[name]), values, load)
+    load = load.replace("{arguments}", usage.arguments + (by_hand.arguments if by_hand else ""))
+    # All at once: what is filled in, such as a label, may look like a placeholder.
+    code = re.sub("|".join(map(re.escape, values)), lambda found: values[found.group()], load)
     if not card.labels:
         code = code.replace("labels = []\n", "")
     if task.processor != "AutoTokenizer":  # nothing is padded

@@ -19,8 +19,9 @@ from autopeft.methods import registry
 from autopeft.models.tensor_file import digest
 from autopeft.models.weights_file import OWN_FILES, PEFT_CONFIG, PEFT_FILES, PEFT_WEIGHTS
 from autopeft.study.card import CARD, EVIDENCE, Card, Evidence, _digest
-from autopeft.winner import mlflow_model
+from autopeft.winner import mlflow_model, readme
 from autopeft.winner import winner as artifact
+from autopeft.winner.export import FORMATS
 from tests.conftest import autopeft_here, few, trained_winner, write_tiny_study
 
 METHODS = sorted(registry.discover().methods)
@@ -241,6 +242,18 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(lora_winner, tmp_
         with pytest.raises(StoreError, match=f"{folder.name} could not be written"):
             autopeft.export(winner, folder, "peft")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_labels_that_look_like_placeholders_or_break_a_table_are_themselves_in_a_readme(lora_winner, tmp_path):
+    labels = ["{texts}", "AutoTokenizer {base}", "a|b\nc"]
+    card = replace(Card.read(lora_winner), labels=tuple(labels))
+    for form in ("peft", "merged", "onnx"):
+        readme.write(tmp_path, card, None, FORMATS[form].load, form)
+        text = (tmp_path / "README.md").read_text(encoding="utf-8")
+        code = text.partition("```python\n")[2].partition("```")[0]
+        compile(code, "README", "exec")
+        assert form == "merged" or json.dumps(labels) in code
+        assert "| labels | {texts}, AutoTokenizer {base}, a\\|b\\nc |" in text.splitlines()
 
 
 def test_a_winner_saved_over_another_leaves_nothing_of_it(tiny_study, monkeypatch):
