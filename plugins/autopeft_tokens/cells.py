@@ -29,22 +29,12 @@ def words(cell: object) -> tuple[str, ...]:
     Raises:
         CellError: it is none of these, or holds an empty word.
     """
-    return _words(cell, _listed(cell, WORDS))
-
-
-def _words(cell: object, found: Any) -> tuple[str, ...]:
-    if isinstance(cell, str) and not isinstance(found, str) and not any(isinstance(one, str) for one in found):
-        found = cell  # such as the text "[54]"
-    if isinstance(found, str):
-        if OF_PYTHON.fullmatch(found.strip()):
-            rule, advice = WORDS
-            raise CellError("is a list as Python prints it", f"{advice}, or JSON, with double quotes and commas", rule)
-        found = found.split()
-    made = tuple(as_text(word) for word in found)
-    if not made or not all(word.strip() for word in made):
-        rule, advice = WORDS
-        raise CellError("holds no word" if not made else "holds an empty word", advice, rule)
-    return made
+    found = _listed(cell, WORDS)
+    if isinstance(cell, str) and found and not any(isinstance(one, str) for one in found):
+        found = cell  # such as "[54]", which is JSON by chance
+    if isinstance(found, str) and OF_PYTHON.fullmatch(found.strip()):
+        raise _printed()
+    return _filled(found)
 
 
 def tags(cell: object) -> tuple[str, ...]:
@@ -53,14 +43,27 @@ def tags(cell: object) -> tuple[str, ...]:
     Raises:
         CellError: it is none of these, or a tag has white space in it.
     """
-    given = _listed(cell, WORDS)
-    if isinstance(given, str) and given.strip().startswith("[") and given.strip().endswith("]"):
-        rule, advice = WORDS
-        raise CellError("is a list as Python or numpy prints it", f"{advice}, or JSON, with commas", rule)
-    found = _words(None, given)
+    listed = _listed(cell, WORDS)
+    if isinstance(listed, str) and re.fullmatch(r"\[.*\]", listed.strip(), re.DOTALL):
+        raise _printed()
+    found = _filled(listed)
     if odd := next((tag for tag in found if len(tag.split()) > 1), None):
         raise CellError(f"has the tag {odd!r}", "use _ instead", "have tags without white space in them")
     return found
+
+
+def _printed() -> CellError:
+    rule, advice = WORDS
+    return CellError("is a list as Python or numpy prints it", f"{advice}, or JSON, with double quotes and commas", rule)
+
+
+def _filled(found: Any) -> tuple[str, ...]:
+    """The words of a list, or of a text with white space between them."""
+    made = tuple(as_text(word) for word in (found.split() if isinstance(found, str) else found))
+    if not made or not all(word.strip() for word in made):
+        rule, advice = WORDS
+        raise CellError("holds no word" if not made else "holds an empty word", advice, rule)
+    return made
 
 
 def spans(cell: object) -> tuple[tuple[int, int, str], ...]:
