@@ -54,7 +54,9 @@ def tags(cell: object) -> tuple[str, ...]:
 
 def _printed() -> CellError:
     rule, advice = WORDS
-    return CellError("is a list as Python or numpy prints it", f"{advice}, or JSON, with double quotes and commas", rule)
+    return CellError(
+        "is a list as Python or numpy prints it", f"{advice}, or JSON, with double quotes and commas", rule
+    )
 
 
 def _filled(found: Any) -> tuple[str, ...]:
