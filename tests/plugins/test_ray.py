@@ -181,7 +181,8 @@ def cluster(request, monkeypatch):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("cluster", [1, pytest.param(0, marks=pytest.mark.exhaustive)], indirect=True)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("cluster", [1, 0], indirect=True)
 def test_a_node_that_is_lost_costs_no_trial_whether_another_is_left_or_comes_later(tiny_study, cluster):
     alone = not cluster.head_node._ray_params.num_cpus
     trials = 2 if alone else 4

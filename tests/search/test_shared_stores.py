@@ -34,8 +34,8 @@ def in_mysql():
 @pytest.mark.parametrize(
     ("stores", "workers"),
     [
-        pytest.param(in_postgresql, WORKERS, marks=postgres.needs_postgres),
-        pytest.param(in_postgresql, 2, marks=[postgres.needs_postgres, pytest.mark.exhaustive]),
+        pytest.param(in_postgresql, 2, marks=postgres.needs_postgres),
+        pytest.param(in_postgresql, WORKERS, marks=[postgres.needs_postgres, pytest.mark.exhaustive]),
         pytest.param(in_mysql, 2, marks=[mysql.needs_mysql, pytest.mark.exhaustive]),
     ],
 )
