@@ -83,10 +83,10 @@ def told(train: pd.DataFrame) -> list[str]:
     inside = sum(_inside(span, places) for places, spans in rows for span in spans)
     beside = sum(not _touches(span, places) for places, spans in rows for span in spans)
     verb = "span begins or ends" if inside == 1 else "spans begin or end"
-    several = "spans touch" if beside > 1 else "span touches"
+    touch = "spans touch" if beside > 1 else "span touches"
     return [
         *[f"{inside} {verb} inside a word; the whole words are taken."] * bool(inside),
-        *[f"{beside} {several} no word and taught nothing; check where they begin and end."] * bool(beside),
+        *[f"{beside} {touch} no word and taught nothing; check where they begin and end."] * bool(beside),
     ]
 
 

@@ -26,7 +26,7 @@ def clear_cached_tensors(module: nn.Module) -> None:
     closure. PyTorch's own layers keep no tensors.
     """
     files = {kind.__module__ for part in module.modules() for kind in type(part).__mro__}
-    for file in files:
+    for file in files & sys.modules.keys():
         if file != "builtins" and not file.startswith("torch."):
             for function in _functions(vars(sys.modules[file])):
                 for cell in getattr(function, "__closure__", None) or ():
