@@ -148,7 +148,7 @@ def load_rows(spec: StudySpec, task: Rows) -> StudyData:
     taught = task.taught_columns if task.writes else ()
     train = without_repeats(train, test, list(inputs), notes, taught=taught)
     try:
-        task.check_test(test, train, source)
+        task.check_test(test, train, table.called)
     except DataError as error:  # rows that were left out were the last ones to teach it, or whole groups are held out
         notes.append(f"No training row that is left teaches what a held-out row asks for: {error}")
     notes += task.check_folds(train, spec.validation.folds, source)

@@ -516,6 +516,7 @@ def test_a_label_that_lost_its_training_rows_to_repeats_is_told(given, tmp_path)
     assert "c" not in {*found.train["label"]}
     (told,) = [note for note in found.notes if "teaches what a held-out row asks for" in note]
     assert 'the label "c" does not occur in the training rows' in told
+    assert f"{given.get('test', 'rows.csv')}, row " in told
 
 
 def test_groups_that_take_a_label_out_of_training_are_told(tmp_path):
